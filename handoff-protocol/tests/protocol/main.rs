@@ -1,0 +1,9 @@
+//! The protocol's rules, one module per message, and what holds for any input.
+
+mod answer;
+mod chunked;
+mod commit;
+mod golden;
+mod properties;
+mod request;
+mod vectors;

@@ -1,0 +1,355 @@
+//! The directives of the `ws_handoff` family and the location configuration they fill. Follows nginx's conventions:
+//! fields start unset, are inherited by `merge`, and are set by nginx's stock setters wherever there is one.
+
+use core::ffi::{c_char, c_void};
+use core::mem::{MaybeUninit, offset_of};
+use core::ptr;
+
+use nginx_sys::{
+    NGX_CONF_1MORE, NGX_CONF_BITMASK_SET, NGX_CONF_FLAG, NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF,
+    NGX_HTTP_LMT_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
+    NGX_HTTP_SRV_CONF, NGX_HTTP_UPSTREAM_FT_ERROR, NGX_HTTP_UPSTREAM_FT_HTTP_403,
+    NGX_HTTP_UPSTREAM_FT_HTTP_404, NGX_HTTP_UPSTREAM_FT_HTTP_429, NGX_HTTP_UPSTREAM_FT_HTTP_500,
+    NGX_HTTP_UPSTREAM_FT_HTTP_502, NGX_HTTP_UPSTREAM_FT_HTTP_503, NGX_HTTP_UPSTREAM_FT_HTTP_504,
+    NGX_HTTP_UPSTREAM_FT_INVALID_HEADER, NGX_HTTP_UPSTREAM_FT_OFF, NGX_HTTP_UPSTREAM_FT_TIMEOUT,
+    NGX_LOG_EMERG, ngx_cacheline_size, ngx_command_t, ngx_conf_bitmask_t, ngx_conf_enum_t,
+    ngx_conf_set_bitmask_slot, ngx_conf_set_enum_slot, ngx_conf_set_flag_slot,
+    ngx_conf_set_msec_slot, ngx_conf_set_num_slot, ngx_conf_set_size_slot,
+    ngx_conf_set_str_array_slot, ngx_conf_t, ngx_flag_t, ngx_hash_init_t, ngx_http_core_loc_conf_t,
+    ngx_http_upstream_add, ngx_http_upstream_conf_t, ngx_http_upstream_hide_headers_hash,
+    ngx_msec_t, ngx_pagesize, ngx_str_t, ngx_uint_t, ngx_url_t,
+};
+use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
+use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule};
+use ngx::{ngx_conf_log_error, ngx_string};
+
+use crate::handler;
+
+/// What `ws_handoff` and its companions set for a location.
+#[repr(C)]
+pub struct LocationConf {
+    /// nginx's own upstream configuration: peers, timeouts, next_upstream, hidden headers.
+    pub upstream: ngx_http_upstream_conf_t,
+    /// `ws_handoff_fallback`: [`FALLBACK_TUNNEL`] or [`FALLBACK_OFF`].
+    pub fallback: ngx_uint_t,
+}
+
+/// A connection whose socket cannot be passed is tunnelled through nginx.
+pub const FALLBACK_TUNNEL: ngx_uint_t = 1;
+/// A connection whose socket cannot be passed is answered 501.
+pub const FALLBACK_OFF: ngx_uint_t = 0;
+
+const UNSET_FLAG: ngx_flag_t = -1;
+const UNSET_UINT: ngx_uint_t = ngx_uint_t::MAX;
+const UNSET_MSEC: ngx_msec_t = ngx_msec_t::MAX;
+const UNSET_SIZE: usize = usize::MAX;
+
+impl Default for LocationConf {
+    fn default() -> Self {
+        // SAFETY: the structure consists of integers, nullable pointers and bit fields, all valid as zero; nginx's own
+        // modules start from ngx_pcalloc() in the same way.
+        let mut upstream: ngx_http_upstream_conf_t = unsafe { MaybeUninit::zeroed().assume_init() };
+        let unset_ptr = ptr::without_provenance_mut(usize::MAX);
+
+        upstream.connect_timeout = UNSET_MSEC;
+        upstream.send_timeout = UNSET_MSEC;
+        upstream.read_timeout = UNSET_MSEC;
+        upstream.next_upstream_timeout = UNSET_MSEC;
+        upstream.next_upstream_tries = UNSET_UINT;
+        upstream.buffer_size = UNSET_SIZE;
+        upstream.intercept_errors = UNSET_FLAG;
+        upstream.hide_headers = unset_ptr;
+        upstream.pass_headers = unset_ptr;
+        upstream.module = ngx_string!("ws_handoff");
+
+        Self { upstream, fallback: UNSET_UINT }
+    }
+}
+
+const ANYWHERE: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
+
+type Setter = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
+
+const fn command(
+    name: ngx_str_t,
+    context_and_arguments: u32,
+    set: Setter,
+    offset: usize,
+    post: *mut c_void,
+) -> ngx_command_t {
+    ngx_command_t {
+        name,
+        type_: context_and_arguments as ngx_uint_t,
+        set: Some(set),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
+        offset,
+        post,
+    }
+}
+
+/// The directive table.
+pub static mut COMMANDS: [ngx_command_t; 13] = [
+    command(
+        ngx_string!("ws_handoff"),
+        NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE1,
+        set_ws_handoff,
+        0,
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_connect_timeout"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_msec_slot,
+        offset_of!(LocationConf, upstream.connect_timeout),
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_send_timeout"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_msec_slot,
+        offset_of!(LocationConf, upstream.send_timeout),
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_read_timeout"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_msec_slot,
+        offset_of!(LocationConf, upstream.read_timeout),
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_buffer_size"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_size_slot,
+        offset_of!(LocationConf, upstream.buffer_size),
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_next_upstream"),
+        ANYWHERE | NGX_CONF_1MORE,
+        ngx_conf_set_bitmask_slot,
+        offset_of!(LocationConf, upstream.next_upstream),
+        ptr::addr_of_mut!(NEXT_UPSTREAM).cast(),
+    ),
+    command(
+        ngx_string!("ws_handoff_next_upstream_tries"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_num_slot,
+        offset_of!(LocationConf, upstream.next_upstream_tries),
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_next_upstream_timeout"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_msec_slot,
+        offset_of!(LocationConf, upstream.next_upstream_timeout),
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_intercept_errors"),
+        ANYWHERE | NGX_CONF_FLAG,
+        ngx_conf_set_flag_slot,
+        offset_of!(LocationConf, upstream.intercept_errors),
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_hide_header"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_str_array_slot,
+        offset_of!(LocationConf, upstream.hide_headers),
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_pass_header"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_str_array_slot,
+        offset_of!(LocationConf, upstream.pass_headers),
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_fallback"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_enum_slot,
+        offset_of!(LocationConf, fallback),
+        ptr::addr_of_mut!(FALLBACKS).cast(),
+    ),
+    ngx_command_t::empty(),
+];
+
+const fn mask(name: ngx_str_t, mask: u32) -> ngx_conf_bitmask_t {
+    ngx_conf_bitmask_t { name, mask: mask as ngx_uint_t }
+}
+
+static mut NEXT_UPSTREAM: [ngx_conf_bitmask_t; 12] = [
+    mask(ngx_string!("error"), NGX_HTTP_UPSTREAM_FT_ERROR),
+    mask(ngx_string!("timeout"), NGX_HTTP_UPSTREAM_FT_TIMEOUT),
+    mask(ngx_string!("invalid_header"), NGX_HTTP_UPSTREAM_FT_INVALID_HEADER),
+    mask(ngx_string!("http_403"), NGX_HTTP_UPSTREAM_FT_HTTP_403),
+    mask(ngx_string!("http_404"), NGX_HTTP_UPSTREAM_FT_HTTP_404),
+    mask(ngx_string!("http_429"), NGX_HTTP_UPSTREAM_FT_HTTP_429),
+    mask(ngx_string!("http_500"), NGX_HTTP_UPSTREAM_FT_HTTP_500),
+    mask(ngx_string!("http_502"), NGX_HTTP_UPSTREAM_FT_HTTP_502),
+    mask(ngx_string!("http_503"), NGX_HTTP_UPSTREAM_FT_HTTP_503),
+    mask(ngx_string!("http_504"), NGX_HTTP_UPSTREAM_FT_HTTP_504),
+    mask(ngx_string!("off"), NGX_HTTP_UPSTREAM_FT_OFF),
+    mask(ngx_str_t::empty(), 0),
+];
+
+static mut FALLBACKS: [ngx_conf_enum_t; 3] = [
+    ngx_conf_enum_t { name: ngx_string!("tunnel"), value: FALLBACK_TUNNEL },
+    ngx_conf_enum_t { name: ngx_string!("off"), value: FALLBACK_OFF },
+    ngx_conf_enum_t { name: ngx_str_t::empty(), value: 0 },
+];
+
+/// What an upstream module hides by default, and the negotiation's own field.
+static mut HIDE_HEADERS: [ngx_str_t; 10] = [
+    ngx_string!("Date"),
+    ngx_string!("Server"),
+    ngx_string!("X-Pad"),
+    ngx_string!("X-Accel-Expires"),
+    ngx_string!("X-Accel-Redirect"),
+    ngx_string!("X-Accel-Limit-Rate"),
+    ngx_string!("X-Accel-Buffering"),
+    ngx_string!("X-Accel-Charset"),
+    ngx_string!("Handoff"),
+    ngx_str_t::empty(),
+];
+
+/// `ws_handoff unix:PATH | NAME`
+unsafe extern "C" fn set_ws_handoff(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx passes the location's structure made by `create_loc_conf`, and nobody else refers to it now.
+    let conf = unsafe { &mut *conf.cast::<LocationConf>() };
+    // SAFETY: `cf` is nginx's configuration context; its `args` are the directive's words, two of them (TAKE1).
+    let args = unsafe { (*(*cf).args).as_slice::<ngx_str_t>() };
+    let Some(&url) = args.get(1) else { return NGX_CONF_ERROR };
+
+    if !conf.upstream.upstream.is_null() {
+        return c"is duplicate".as_ptr().cast_mut();
+    }
+
+    if let Some(complaint) = complaint_about(url.as_bytes()) {
+        ngx_conf_log_error!(NGX_LOG_EMERG, cf, "{complaint} in \"ws_handoff {}\"", url);
+        return NGX_CONF_ERROR;
+    }
+
+    // SAFETY: integers and nullable pointers, for which zero is valid; as nginx's modules do with ngx_memzero().
+    let mut parsed: ngx_url_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    parsed.url = url;
+    parsed.set_no_resolve(1);
+
+    // SAFETY: `cf` is valid and `parsed` lives through the call, which copies what it keeps and logs its errors.
+    conf.upstream.upstream = unsafe { ngx_http_upstream_add(cf, &mut parsed, 0) };
+    if conf.upstream.upstream.is_null() {
+        return NGX_CONF_ERROR;
+    }
+
+    // SAFETY: `cf` is valid while a directive is being set.
+    let Some(core) = NgxHttpCoreModule::location_conf_mut(unsafe { &*cf }) else {
+        return NGX_CONF_ERROR;
+    };
+    core.handler = Some(handler::handle);
+    if core.name.as_bytes().last() == Some(&b'/') {
+        core.set_auto_redirect(1);
+    }
+
+    NGX_CONF_OK
+}
+
+/// What is wrong with an address that `ngx_parse_url()` would misread or accept to no use.
+fn complaint_about(url: &[u8]) -> Option<&'static str> {
+    if url.contains(&b'$') {
+        return Some("variables are not supported");
+    }
+    if url.windows(3).any(|w| w == b"://") {
+        return Some("a \"unix:\" path or the name of an upstream is expected, without a scheme,");
+    }
+    if url.strip_prefix(b"unix:").is_some_and(|path| path.contains(&b':')) {
+        return Some("a URI is not allowed after the path of the socket");
+    }
+    None
+}
+
+fn merge_value<T: Copy + PartialEq>(own: &mut T, parent: T, unset: T, default: T) {
+    if *own == unset {
+        *own = if parent == unset { default } else { parent };
+    }
+}
+
+/// Inherits what a location does not set itself, as nginx's upstream modules do.
+pub unsafe extern "C" fn merge_loc_conf(
+    cf: *mut ngx_conf_t,
+    parent: *mut c_void,
+    child: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx passes two distinct structures made by `create_loc_conf`.
+    let (prev, conf) =
+        unsafe { (&mut *parent.cast::<LocationConf>(), &mut *child.cast::<LocationConf>()) };
+    // SAFETY: nginx's globals, set before any configuration is read.
+    let (page_size, cache_line) = unsafe { (ngx_pagesize, ngx_cacheline_size) };
+    let (own, inherited) = (&mut conf.upstream, &mut prev.upstream);
+
+    merge_value(&mut own.connect_timeout, inherited.connect_timeout, UNSET_MSEC, 60_000);
+    merge_value(&mut own.send_timeout, inherited.send_timeout, UNSET_MSEC, 60_000);
+    merge_value(&mut own.read_timeout, inherited.read_timeout, UNSET_MSEC, 60_000);
+    merge_value(&mut own.next_upstream_timeout, inherited.next_upstream_timeout, UNSET_MSEC, 0);
+    merge_value(&mut own.next_upstream_tries, inherited.next_upstream_tries, UNSET_UINT, 0);
+    merge_value(&mut own.buffer_size, inherited.buffer_size, UNSET_SIZE, page_size);
+    merge_value(&mut own.intercept_errors, inherited.intercept_errors, UNSET_FLAG, 0);
+    merge_value(&mut conf.fallback, prev.fallback, UNSET_UINT, FALLBACK_TUNNEL);
+
+    // An answer that is not HTTP and a draining backend (503) are as good a reason for the next peer as a dead one:
+    // until the offer the client has been promised nothing.
+    let default_next = NGX_CONF_BITMASK_SET
+        | NGX_HTTP_UPSTREAM_FT_ERROR
+        | NGX_HTTP_UPSTREAM_FT_TIMEOUT
+        | NGX_HTTP_UPSTREAM_FT_INVALID_HEADER
+        | NGX_HTTP_UPSTREAM_FT_HTTP_503;
+    merge_value(&mut own.next_upstream, inherited.next_upstream, 0, default_next as ngx_uint_t);
+    if own.next_upstream & NGX_HTTP_UPSTREAM_FT_OFF as ngx_uint_t != 0 {
+        own.next_upstream = (NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_FT_OFF) as ngx_uint_t;
+    }
+
+    // SAFETY: `cf` is valid while configurations are merged.
+    let Some(core) = NgxHttpCoreModule::location_conf_mut(unsafe { &*cf }) else {
+        return NGX_CONF_ERROR;
+    };
+    inherit_pass(core, own, inherited);
+
+    let mut hash = ngx_hash_init_t {
+        hash: ptr::null_mut(),
+        key: None,
+        max_size: 512,
+        bucket_size: 64usize.next_multiple_of(cache_line.max(1)),
+        name: c"ws_handoff_headers_hash".as_ptr().cast_mut(),
+        pool: ptr::null_mut(),
+        temp_pool: ptr::null_mut(),
+    };
+    let defaults = ptr::addr_of_mut!(HIDE_HEADERS).cast::<ngx_str_t>();
+    // SAFETY: all five are valid through the call; the list of defaults ends with an empty string.
+    // Without this hash ngx_http_upstream_process_headers() would divide by zero.
+    let rc =
+        unsafe { ngx_http_upstream_hide_headers_hash(cf, own, inherited, defaults, &mut hash) };
+    if rc != 0 {
+        return NGX_CONF_ERROR;
+    }
+
+    NGX_CONF_OK
+}
+
+/// `if` and `limit_except` blocks inside a location keep its `ws_handoff`, as they keep a `proxy_pass`.
+fn inherit_pass(
+    core: &mut ngx_http_core_loc_conf_t,
+    own: &mut ngx_http_upstream_conf_t,
+    inherited: &ngx_http_upstream_conf_t,
+) {
+    if core.noname() != 0 && own.upstream.is_null() {
+        own.upstream = inherited.upstream;
+    }
+    if core.lmt_excpt() != 0 && core.handler.is_none() && !own.upstream.is_null() {
+        core.handler = Some(handler::handle);
+    }
+}

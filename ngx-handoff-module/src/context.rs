@@ -1,0 +1,107 @@
+//! What this module remembers of a request: how far the hand-over has come, and whom to call back.
+
+use core::cell::Cell;
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+
+use handoff_protocol::ChunkedDecoder;
+use nginx_sys::{ngx_chain_t, ngx_http_request_t};
+
+use crate::nginx::{Connection, OutOfMemory, Request};
+
+/// How far a request has come. Who owns the client's socket follows from it: nginx up to and including
+/// [`Phase::Committing`], the backend from [`Phase::Released`] on, and never both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A backend is being asked, or has answered something that is served like any upstream response.
+    Asking,
+    /// The backend has been sent a duplicate of the socket, which it may not touch yet; the 101 is on its way.
+    Offered,
+    /// The 101 has left, and the commit is being written.
+    Committing,
+    /// The commit has been written: the socket is the backend's, and nginx holds a dummy in its place.
+    Released,
+}
+
+/// Context of a request. Its fields are cells since callbacks of nginx nest: finalization, which this module starts,
+/// runs the cleanup below.
+pub struct Context {
+    /// The client's connection, for the cleanup, at which the request is half gone.
+    pub client: Connection,
+    /// `Sec-WebSocket-Accept` for the client's key.
+    pub accept: [u8; 28],
+    /// Whether the client's connection is one whose socket can be passed (no TLS).
+    pub movable: bool,
+    /// The head for a peer that can take the socket if the client's connection is movable; a chain of one buffer.
+    pub head: Cell<*mut ngx_chain_t>,
+    /// Whether the head that the present peer was sent offers the socket.
+    pub offered: Cell<bool>,
+    /// See [`Phase`].
+    pub phase: Cell<Phase>,
+    /// nginx's handler of client reads, in whose place this module's stands.
+    pub nginx_read: Cell<Handler>,
+    /// nginx's handler of client writes, in whose place this module's stands from the takeover on.
+    pub nginx_write: Cell<Handler>,
+    /// What remains to be written of the commit; lives in the request's pool.
+    pub commit: Cell<&'static [u8]>,
+    /// Decoder of a chunked refusal.
+    pub chunked: Cell<ChunkedDecoder>,
+    /// Whether the cleanup has been installed.
+    pub cleanup_installed: Cell<bool>,
+}
+
+/// A handler as nginx stores it in a request.
+pub type Handler = Option<unsafe extern "C" fn(*mut ngx_http_request_t)>;
+
+impl Context {
+    /// Creates the context of a request whose handshake is valid.
+    pub fn create(r: Request, accept: [u8; 28]) -> Result<(), OutOfMemory> {
+        let client = r.connection();
+        let context = Self {
+            client,
+            accept,
+            movable: !client.is_tls(),
+            head: Cell::new(ptr::null_mut()),
+            offered: Cell::new(false),
+            phase: Cell::new(Phase::Asking),
+            nginx_read: Cell::new(None),
+            nginx_write: Cell::new(None),
+            commit: Cell::new(&[]),
+            chunked: Cell::new(ChunkedDecoder::default()),
+            cleanup_installed: Cell::new(false),
+        };
+        // SAFETY: cells of plain data; nothing in it needs a drop or more than pointer alignment.
+        let place = unsafe { r.pool().place(context) }?;
+        r.set_context(place.as_ptr().cast());
+        Ok(())
+    }
+
+    /// The context of a request that has one.
+    pub fn of<'a>(r: Request) -> Option<&'a Self> {
+        // SAFETY: only `create` sets this module's context; it lives in the request's pool.
+        NonNull::new(r.context().cast::<Self>()).map(|c| unsafe { c.as_ref() })
+    }
+
+    /// For a cleanup of the request's pool, which gets the pointer that [`Self::as_data`] gave.
+    ///
+    /// # Safety
+    ///
+    /// `data` comes from `as_data`, and the request's pool still exists.
+    pub unsafe fn from_data<'a>(data: *mut c_void) -> Option<&'a Self> {
+        // SAFETY: by this function's contract.
+        NonNull::new(data.cast::<Self>()).map(|c| unsafe { c.as_ref() })
+    }
+
+    /// The context as nginx's callbacks carry it.
+    pub fn as_data(&self) -> *mut c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// Calls the handler of client writes that nginx had installed. The request may be gone afterwards.
+    pub fn resume_nginx(&self, r: Request) {
+        if let Some(handler) = self.nginx_write.get() {
+            // SAFETY: nginx's own handler for this request, called from the event it is meant for.
+            unsafe { handler(r.raw()) };
+        }
+    }
+}

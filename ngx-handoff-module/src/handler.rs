@@ -1,0 +1,123 @@
+//! The content handler: checks the opening handshake and starts the upstream.
+
+use core::ptr;
+
+use handoff_protocol::{HandshakeError, RequestLine, validate};
+use nginx_sys::{
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED, NGX_LOG_ERR, NGX_LOG_INFO,
+    ngx_http_request_t, ngx_http_upstream_init, ngx_int_t,
+};
+use ngx::ngx_string;
+
+use crate::conf::{FALLBACK_OFF, LocationConf};
+use crate::context::Context;
+use crate::nginx::{self, OutOfMemory, Request};
+use crate::{answer, head, refusal, takeover};
+
+/// nginx's entry for a request in a location with `ws_handoff`.
+pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx passes the request that it is processing.
+    let Some(r) = (unsafe { Request::from_raw(r) }) else { return nginx::ERROR };
+
+    if !r.is_main() {
+        log_errno!(
+            NGX_LOG_ERR,
+            r.log(),
+            0,
+            "\"ws_handoff\" cannot serve a subrequest or a post_action"
+        );
+        return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+    }
+
+    // Reached by "error_page 404 /ws": the client is owed that error, and a 101 would not even be sent as one, since
+    // ngx_http_send_header() puts err_status in its place.
+    if r.error_status() != 0 {
+        return r.error_status() as ngx_int_t;
+    }
+
+    let line =
+        RequestLine { method: r.method(), version: r.http_version(), has_body: r.has_body() };
+    let accept = match validate(&line, r.fields()) {
+        Ok(handshake) => handshake.accept,
+        Err(error) => return reject(r, &error),
+    };
+
+    let Some(conf) = r.conf() else { return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t };
+    if conf.fallback == FALLBACK_OFF && r.connection().is_tls() {
+        log_errno!(
+            NGX_LOG_ERR,
+            r.log(),
+            0,
+            "a TLS connection cannot be handed over and \"ws_handoff_fallback\" is off"
+        );
+        return NGX_HTTP_NOT_IMPLEMENTED as ngx_int_t;
+    }
+
+    if !r.create_upstream() || Context::create(r, accept).is_err() {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+    }
+    if let Err(status) = head::prepare(r) {
+        return status;
+    }
+    configure_upstream(r, conf);
+
+    // There is no body to read, which is where other upstream modules take this reference.
+    r.hold();
+    // SAFETY: the request is live and its upstream is complete.
+    unsafe { ngx_http_upstream_init(r.raw()) };
+    nginx::DONE
+}
+
+fn reject(r: Request, error: &HandshakeError) -> ngx_int_t {
+    log_errno!(NGX_LOG_INFO, r.log(), 0, "client sent an invalid WebSocket handshake: {error}");
+
+    // Streams of HTTP/2 and 3 share a connection, whose bytes are not this request's.
+    if r.http_version().0 < 2 && r.has_bytes_after_head() {
+        r.disable_keepalive();
+    }
+
+    if add_response_fields(r, error).is_err() {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+    }
+    error.status() as ngx_int_t
+}
+
+fn add_response_fields(r: Request, error: &HandshakeError) -> Result<(), OutOfMemory> {
+    if let Some((name, value)) = error.response_field() {
+        if name != "Upgrade" {
+            r.add_response_field(name, value)?;
+        }
+    }
+    // RFC 9110 section 15.5.22: a 426 says what to upgrade to, which section 7.8 has Connection nominate. Neither field
+    // exists in HTTP/2 and 3.
+    if error.status() == 426 && r.http_version().0 < 2 {
+        r.add_response_field("Upgrade", "websocket")?;
+        r.add_response_field("Connection", "Upgrade")?;
+    }
+    Ok(())
+}
+
+fn configure_upstream(r: Request, conf: &'static LocationConf) {
+    let Some(u) = r.upstream() else { return };
+    // SAFETY: a fresh upstream of this request. nginx writes to the configuration only while it starts, although
+    // it asks for a pointer to mutable.
+    unsafe {
+        let u = &mut *u.raw();
+        u.conf = ptr::addr_of!(conf.upstream).cast_mut();
+        u.schema = ngx_string!("ws_handoff://");
+        u.output.tag = ptr::addr_of_mut!(crate::ngx_http_ws_handoff_module).cast();
+        u.output.output_filter = Some(head::output_filter);
+        u.output.filter_ctx = r.raw().cast();
+        u.set_buffering(0);
+        u.create_request = Some(head::create_request);
+        u.reinit_request = Some(head::reinit_request);
+        u.process_header = Some(answer::process_header);
+        u.finalize_request = Some(finalize_request);
+        u.input_filter_init = Some(takeover::input_filter_init);
+        u.input_filter = Some(refusal::input_filter);
+        u.input_filter_ctx = r.raw().cast();
+    }
+}
+
+/// nginx requires one; all that this module holds is in the request's pool.
+unsafe extern "C" fn finalize_request(_r: *mut ngx_http_request_t, _rc: ngx_int_t) {}

@@ -1,0 +1,105 @@
+//! nginx dynamic module `ngx_http_ws_handoff_module`.
+//!
+//! This file owns the module table and the wiring to nginx's life cycle; everything else has a file of its own:
+//! `conf` (directives), `handler` (the opening handshake), `head` (the request to the backend), `answer` (its answer),
+//! `refusal` (the body of one), `takeover` (offer, 101, commit), `release` (nginx lets the socket go), `client` (a
+//! client that leaves early), `descriptor` (the one file that sends a descriptor) and `nginx` (views of nginx's structures).
+
+use core::ffi::c_char;
+use core::ptr;
+
+use nginx_sys::{
+    NGX_HTTP_MODULE, NGX_LOG_EMERG, ngx_cycle_t, ngx_http_module_t, ngx_int_t, ngx_module_t,
+    ngx_uint_t,
+};
+use ngx::core::Status;
+use ngx::http::{HttpModule, HttpModuleLocationConf};
+
+use crate::conf::LocationConf;
+
+#[macro_use]
+mod log;
+
+mod answer;
+mod client;
+mod conf;
+mod context;
+mod descriptor;
+mod handler;
+mod head;
+mod nginx;
+mod refusal;
+mod release;
+mod takeover;
+
+/// The module, as the `ngx` crate's configuration traits see it.
+struct HandoffModule;
+
+impl HttpModule for HandoffModule {
+    fn module() -> &'static ngx_module_t {
+        // SAFETY: nginx writes to the table only while it loads the module, before any callback runs.
+        unsafe { &*ptr::addr_of!(ngx_http_ws_handoff_module) }
+    }
+}
+
+// SAFETY: `create_loc_conf` below, from the trait's default, allocates exactly this type.
+unsafe impl HttpModuleLocationConf for HandoffModule {
+    type LocationConf = LocationConf;
+}
+
+static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
+    preconfiguration: None,
+    postconfiguration: None,
+    create_main_conf: None,
+    init_main_conf: None,
+    create_srv_conf: None,
+    merge_srv_conf: None,
+    create_loc_conf: Some(HandoffModule::create_loc_conf),
+    merge_loc_conf: Some(conf::merge_loc_conf),
+};
+
+/// The module's entry in nginx's module list.
+#[used]
+#[allow(non_upper_case_globals)]
+pub static mut ngx_http_ws_handoff_module: ngx_module_t = ngx_module_t {
+    ctx: ptr::addr_of!(MODULE_CTX).cast_mut().cast(),
+    commands: ptr::addr_of_mut!(conf::COMMANDS).cast(),
+    type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_process: Some(init_process),
+    ..ngx_module_t::default()
+};
+
+/// Creates what each worker needs once. A failure here stops the worker before it accepts anybody.
+unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    match release::create_dummy() {
+        Ok(()) => Status::NGX_OK.into(),
+        Err(errno) => {
+            // SAFETY: nginx passes the cycle that it is starting, whose log is set.
+            let log = unsafe { (*cycle).log };
+            log_errno!(NGX_LOG_EMERG, log, errno.raw_os_error(), "ws_handoff: socketpair() failed");
+            Status::NGX_ERROR.into()
+        }
+    }
+}
+
+// The three tables by which ngx_load_module() finds what a shared object holds.
+
+/// NULL-terminated list of the modules in this object.
+// SAFETY: nginx looks this symbol up by name and expects an array of module pointers.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals)]
+pub static mut ngx_modules: [*const ngx_module_t; 2] =
+    [ptr::addr_of!(ngx_http_ws_handoff_module), ptr::null()];
+
+/// Their names, in the same order.
+// SAFETY: nginx looks this symbol up by name and expects an array of C strings.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals)]
+pub static mut ngx_module_names: [*const c_char; 2] =
+    [c"ngx_http_ws_handoff_module".as_ptr(), ptr::null()];
+
+/// Empty: the order among other modules does not matter to a content handler.
+// SAFETY: nginx looks this symbol up by name and expects an array of C strings.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals)]
+pub static mut ngx_module_order: [*const c_char; 1] = [ptr::null()];

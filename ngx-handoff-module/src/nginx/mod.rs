@@ -1,0 +1,29 @@
+//! Views of nginx's structures: the one place where its raw pointers are turned into something the rest of the module can
+//! use without `unsafe`. A view is a `Copy` handle that lives no longer than the callback which made it.
+
+mod connection;
+mod pool;
+mod request;
+mod upstream;
+
+pub use connection::Connection;
+pub use pool::{Pool, str_bytes, str_of};
+pub use request::Request;
+pub use upstream::{FieldError, Upstream};
+
+use nginx_sys::ngx_int_t;
+
+/// `NGX_OK`
+pub const OK: ngx_int_t = nginx_sys::NGX_OK as ngx_int_t;
+/// `NGX_ERROR`
+pub const ERROR: ngx_int_t = nginx_sys::NGX_ERROR as ngx_int_t;
+/// `NGX_AGAIN`
+pub const AGAIN: ngx_int_t = nginx_sys::NGX_AGAIN as ngx_int_t;
+/// `NGX_DONE`
+pub const DONE: ngx_int_t = nginx_sys::NGX_DONE as ngx_int_t;
+/// `NGX_HTTP_UPSTREAM_INVALID_HEADER`: this peer's answer cannot be used, try the next one.
+pub const INVALID_HEADER: ngx_int_t = nginx_sys::NGX_HTTP_UPSTREAM_INVALID_HEADER as ngx_int_t;
+
+/// An allocation from a pool failed; nginx has logged it.
+#[derive(Clone, Copy, Debug)]
+pub struct OutOfMemory;

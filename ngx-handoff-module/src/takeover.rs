@@ -1,0 +1,194 @@
+//! From the backend's 101 to the commit: the offer, the wait for the client to have its 101, the commit, the release.
+//!
+//! nginx's unbuffered response path is used up to the point where it would begin to read a body: `input_filter_init` is
+//! called once the head has been given to the client's connection, and takes over from there.
+
+use core::ffi::c_void;
+
+use handoff_protocol::{commit_len, encode_commit, section};
+use nginx_sys::{NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t};
+use rustix::io::Errno;
+
+use crate::context::{Context, Phase};
+use crate::nginx::{self, Connection, OutOfMemory, Request, Upstream};
+use crate::{descriptor, refusal, release};
+
+/// Why the socket could not be offered.
+pub enum OfferError {
+    /// The client gets a 500.
+    Internal,
+    /// The next peer is tried.
+    Peer,
+}
+
+/// Offers the client's socket to a backend that has answered that it wants it.
+pub fn offer(r: Request, u: Upstream, context: &Context) -> Result<(), OfferError> {
+    let client = r.connection();
+    let Some(backend) = u.connection() else { return Err(OfferError::Internal) };
+
+    if backend.read().pending_eof() {
+        log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream closed the connection after its answer");
+        return Err(OfferError::Peer);
+    }
+    if let Err(errno) = client.prepare_for_small_writes() {
+        log_errno!(
+            NGX_LOG_INFO,
+            r.log(),
+            errno.raw_os_error(),
+            "setsockopt() on the client's socket failed"
+        );
+        return Err(OfferError::Internal);
+    }
+    release::install_cleanup(r, context).map_err(|OutOfMemory| OfferError::Internal)?;
+
+    if let Err(errno) = descriptor::send_offer(backend.fd(), client.fd()) {
+        log_errno!(
+            NGX_LOG_ERR,
+            r.log(),
+            errno.raw_os_error(),
+            "sendmsg() of the client's socket to the upstream failed{}",
+            if errno == Errno::TOOMANYREFS { ", raise worker_rlimit_nofile" } else { "" }
+        );
+        if descriptor::is_local(errno) {
+            u.excuse_peer();
+        }
+        return Err(OfferError::Peer);
+    }
+
+    context.phase.set(Phase::Offered);
+    r.prepare_takeover();
+    client.write().clear_delay();
+    Ok(())
+}
+
+/// `u->input_filter_init`: the head has been given to the client's connection.
+pub unsafe extern "C" fn input_filter_init(data: *mut c_void) -> ngx_int_t {
+    // SAFETY: `input_filter_ctx` was set to the request, which is live while its response is sent.
+    let Some(r) = (unsafe { Request::from_raw(data.cast()) }) else { return nginx::ERROR };
+    let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return nginx::ERROR };
+
+    if context.phase.get() == Phase::Offered {
+        context.nginx_write.set(r.replace_write_handler(Some(client_writable)));
+        // "More is to come": nginx must neither finish nor wait for the client to be written to before the handler
+        // just installed has run. Its read handler stays, so that a backend that closes ends the client.
+        u.set_remaining(1);
+        r.connection().write().post();
+    } else {
+        refusal::begin(u);
+    }
+    nginx::OK
+}
+
+/// `r->write_event_handler` from the takeover on.
+unsafe extern "C" fn client_writable(r: *mut ngx_http_request_t) {
+    // SAFETY: nginx passes the request that the event belongs to.
+    let Some(r) = (unsafe { Request::from_raw(r) }) else { return };
+    let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return };
+    let client = r.connection();
+
+    if client.write().timed_out() {
+        context.resume_nginx(r);
+        return;
+    }
+    // While the commit is on its way there is nothing to be written to the client.
+    if context.phase.get() != Phase::Offered {
+        return;
+    }
+
+    if r.output_pending() && !r.flush() {
+        fail(r, u, context);
+        return;
+    }
+    if r.output_pending() {
+        wait_for_client(r, u, context, client);
+        return;
+    }
+
+    client.write().cancel_timer();
+    if begin_commit(r, u, context).is_err() {
+        fail(r, u, context);
+    }
+}
+
+/// The client's send buffer is full: waits until it takes more, for as long as `send_timeout` says. The backend, which
+/// has nothing to say meanwhile, is not timed.
+fn wait_for_client(r: Request, u: Upstream, context: &Context, client: Connection) {
+    let Some(core) = r.core_conf() else { return fail(r, u, context) };
+    if let Some(backend) = u.connection() {
+        backend.read().cancel_timer();
+    }
+    client.write().start_timer(core.send_timeout);
+    if !client.write().wait_writable(core.send_lowat) {
+        fail(r, u, context);
+    }
+}
+
+fn begin_commit(r: Request, u: Upstream, context: &Context) -> Result<(), OutOfMemory> {
+    let early = r.early_data();
+    let sections: &[(u8, &[u8])] =
+        if early.is_empty() { &[] } else { &[(section::EARLY_DATA, early)] };
+    let buffer = r.pool().bytes(commit_len(sections).ok_or(OutOfMemory)?)?;
+    encode_commit(sections, buffer).ok_or(OutOfMemory)?;
+
+    context.commit.set(buffer);
+    context.phase.set(Phase::Committing);
+    u.set_write_handler(Some(backend_writable));
+    continue_commit(r, u, context);
+    Ok(())
+}
+
+/// `u->write_event_handler` while the commit is written.
+unsafe extern "C" fn backend_writable(r: *mut ngx_http_request_t, _u: *mut ngx_http_upstream_t) {
+    // SAFETY: nginx passes the request whose upstream the event belongs to.
+    let Some(r) = (unsafe { Request::from_raw(r) }) else { return };
+    let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return };
+
+    if u.connection().is_none_or(|backend| backend.write().timed_out()) {
+        log_errno!(
+            NGX_LOG_ERR,
+            r.log(),
+            Errno::TIMEDOUT.raw_os_error(),
+            "upstream timed out while the hand-over was being committed"
+        );
+        fail(r, u, context);
+        return;
+    }
+    continue_commit(r, u, context);
+}
+
+/// Writes as much of the commit as the backend's socket takes; releases the client once all of it is written.
+fn continue_commit(r: Request, u: Upstream, context: &Context) {
+    let Some(backend) = u.connection() else { return fail(r, u, context) };
+
+    while !context.commit.get().is_empty() {
+        let rest = context.commit.get();
+        let sent = backend.send(rest);
+        if sent == nginx::AGAIN {
+            backend.read().cancel_timer();
+            backend.write().start_timer(u.send_timeout());
+            if !backend.write().wait_writable(0) {
+                fail(r, u, context);
+            }
+            return;
+        }
+        match usize::try_from(sent) {
+            Ok(n) if n > 0 => context.commit.set(rest.get(n..).unwrap_or_default()),
+            // c->send() has logged the cause.
+            _ => return fail(r, u, context),
+        }
+    }
+
+    release::release(r, context);
+    u.set_remaining(0);
+    r.set_header_only();
+    log_debug!(r.log(), "ws_handoff: the client's socket was handed over");
+    // Finalizes and writes the access log; the request is gone afterwards.
+    context.resume_nginx(r);
+}
+
+/// Ends a hand-over that cannot be completed. nginx finalizes the request, whose end hangs up on the client.
+fn fail(r: Request, u: Upstream, context: &Context) {
+    r.connection().set_error();
+    u.set_error();
+    context.resume_nginx(r);
+}
