@@ -1,0 +1,80 @@
+# Everything that a working copy can do; `make help` lists it. What takes more than a few lines is in scripts/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+# The steps share apt's lock and cargo's; each is parallel inside.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+# rustup's directory, for shells that have not read its profile yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# Given on the command line or in the environment, handed to the scripts.
+PORT ?= 8080
+CONNECTIONS ?= 15000
+export PORT
+
+# Every cargo command covers the whole workspace in the release profile: another selection of packages or another
+# profile gives nginx-sys another fingerprint, and nginx would be compiled once more for it.
+CARGO := cargo
+CARGO_FLAGS := --release --locked --workspace
+
+# Of the Python environment, complete.
+VENV := build/venv/installed
+
+.PHONY: help
+help: ## List the targets
+	@echo 'Usage: make TARGET [VARIABLE=VALUE]'
+	@echo
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
+
+.PHONY: deps
+deps: ## Install missing Debian packages (as root; else print the command)
+	@scripts/deps.sh build test
+
+.PHONY: build
+build: ## Build nginx, the module and the backend into build/
+	@scripts/deps.sh build
+	@$(CARGO) build $(CARGO_FLAGS) --message-format=json-render-diagnostics | python3 scripts/stage.py build
+
+.PHONY: run
+run: build $(VENV) ## Run the demo on 127.0.0.1:8080 until Ctrl-C (PORT=9090)
+	@exec scripts/run.sh
+
+.PHONY: test
+test: ## Check format and lints, then run every test
+	@scripts/deps.sh build test
+	@$(MAKE) --no-print-directory build $(VENV)
+	@$(MAKE) --no-print-directory lint
+	@scripts/test.sh $(CARGO_FLAGS)
+
+.PHONY: lint
+lint: ## Check format (rustfmt) and lints (clippy); say so where one is not installed
+	@scripts/lint.sh $(CARGO_FLAGS)
+
+.PHONY: check
+check: ## Type-check everything, tests included
+	@scripts/deps.sh build
+	@$(CARGO) check $(CARGO_FLAGS) --all-targets
+
+.PHONY: fmt
+fmt: ## Format the sources
+	@$(CARGO) fmt --all
+
+.PHONY: bench
+bench: build ## Memory of idle connections, handed over and proxied (CONNECTIONS=15000)
+	@python3 bench/idle.py --connections $(CONNECTIONS)
+
+.PHONY: clean
+clean: ## Remove what was built (build/ and cargo's target directory)
+	@rm -rf build
+	@$(CARGO) clean
+
+# The WebSocket client that the tests and the demo's one-liner use, apart from the system's Python.
+$(VENV): scripts/requirements.txt
+	@scripts/deps.sh venv
+	@echo 'Installing the Python client into build/venv'
+	@python3 -m venv build/venv
+	@build/venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@

@@ -1,0 +1,221 @@
+//! What `/metrics` shows.
+
+use std::fmt;
+use std::fs;
+use std::sync::atomic::AtomicI64;
+
+use nix::sys::resource::{Resource, getrlimit};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+
+use crate::websocket::Source;
+
+/// All metrics; names as they are registered, to which the format adds `_total` for counters.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    pub(crate) active: Gauge<i64, AtomicI64>,
+    connections: Family<SourceLabel, Counter>,
+    closed: Family<ClosedLabel, Counter>,
+    pub(crate) messages_sent: Counter,
+    pub(crate) messages_received: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) bytes_received: Counter,
+    offers: Family<OfferLabels, Counter>,
+    pub(crate) slow_receivers: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClosedLabel {
+    by: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfferLabels {
+    outcome: &'static str,
+    /// The status of a refusal, the cause of a failure.
+    detail: String,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        let mut metrics = Metrics {
+            registry: Registry::default(),
+            active: Gauge::default(),
+            connections: Family::default(),
+            closed: Family::default(),
+            messages_sent: Counter::default(),
+            messages_received: Counter::default(),
+            bytes_sent: Counter::default(),
+            bytes_received: Counter::default(),
+            offers: Family::default(),
+            slow_receivers: Counter::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register(
+            "websocket_connections_active",
+            "WebSocket clients being served",
+            metrics.active.clone(),
+        );
+        registry.register(
+            "websocket_connections",
+            "WebSocket clients served, by the way they came",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "websocket_closed",
+            "WebSocket connections ended: by the client, by the close code sent to it, or lost",
+            metrics.closed.clone(),
+        );
+        registry.register(
+            "websocket_messages_sent",
+            "Messages sent to clients",
+            metrics.messages_sent.clone(),
+        );
+        registry.register(
+            "websocket_messages_received",
+            "Messages received from clients",
+            metrics.messages_received.clone(),
+        );
+        registry.register(
+            "websocket_sent_bytes",
+            "Payload bytes of messages sent",
+            metrics.bytes_sent.clone(),
+        );
+        registry.register(
+            "websocket_received_bytes",
+            "Payload bytes of messages received",
+            metrics.bytes_received.clone(),
+        );
+        registry.register(
+            "websocket_slow_receivers",
+            "Members of rooms who did not keep up and were closed with 1008",
+            metrics.slow_receivers.clone(),
+        );
+        registry.register(
+            "websocket_offers",
+            "Offers by outcome: accepted, refused (by status), failed (by cause)",
+            metrics.offers.clone(),
+        );
+        registry.register_collector(Box::new(Process));
+        // Shown as 0 from the start: a rate over a series that appears later misses its first step.
+        for source in [Source::Handoff, Source::Tunnel, Source::Direct] {
+            let _ = metrics.connections.get_or_create(&source_label(source));
+        }
+        metrics
+    }
+
+    /// A client came.
+    pub(crate) fn connected(&self, source: Source) {
+        self.connections.get_or_create(&source_label(source)).inc();
+        self.offer("accepted", String::new());
+    }
+
+    pub(crate) fn refused(&self, status: u16) {
+        self.offer("refused", status.to_string());
+    }
+
+    pub(crate) fn failed(&self, cause: &'static str) {
+        self.offer("failed", cause.to_owned());
+    }
+
+    pub(crate) fn closed(&self, by: &'static str) {
+        self.closed.get_or_create(&ClosedLabel { by }).inc();
+    }
+
+    /// The OpenMetrics text format.
+    pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    fn offer(&self, outcome: &'static str, detail: String) {
+        self.offers.get_or_create(&OfferLabels { outcome, detail }).inc();
+    }
+}
+
+fn source_label(source: Source) -> SourceLabel {
+    let source = match source {
+        Source::Handoff => "handoff",
+        Source::Tunnel => "tunnel",
+        Source::Direct => "direct",
+    };
+    SourceLabel { source }
+}
+
+/// What the kernel knows about this process, read at each scrape.
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let max_fds =
+            getrlimit(Resource::RLIMIT_NOFILE).ok().and_then(|(soft, _)| i64::try_from(soft).ok());
+        for (name, help, value) in [
+            ("process_resident_memory_bytes", "Resident memory size in bytes", resident_bytes()),
+            ("process_open_fds", "Number of open file descriptors", open_descriptors()),
+            ("process_max_fds", "Maximum number of open file descriptors", max_fds),
+        ] {
+            if let Some(value) = value {
+                let gauge = ConstGauge::new(value);
+                let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+                gauge.encode(metric)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn resident_bytes() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: i64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Less the one that reading the directory takes.
+fn open_descriptors() -> Option<i64> {
+    let entries = fs::read_dir("/proc/self/fd").ok()?.count();
+    i64::try_from(entries).ok().map(|count| count - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_that_dashboards_use_are_there() {
+        let metrics = Metrics::new();
+        metrics.connected(Source::Handoff);
+        metrics.refused(503);
+        metrics.failed("commit_timeout");
+        metrics.messages_sent.inc();
+        let text = metrics.encode().expect("encodes");
+        for line in [
+            "websocket_connections_active 0\n",
+            "websocket_connections_total{source=\"handoff\"} 1\n",
+            "websocket_connections_total{source=\"tunnel\"} 0\n",
+            "websocket_messages_sent_total 1\n",
+            "websocket_messages_received_total 0\n",
+            "websocket_offers_total{outcome=\"accepted\",detail=\"\"} 1\n",
+            "websocket_offers_total{outcome=\"refused\",detail=\"503\"} 1\n",
+            "websocket_offers_total{outcome=\"failed\",detail=\"commit_timeout\"} 1\n",
+            "process_resident_memory_bytes ",
+            "process_open_fds ",
+            "process_max_fds ",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

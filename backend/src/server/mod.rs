@@ -1,0 +1,232 @@
+//! The program `ws-handoff-backend`: one task per client, on tokio and fastwebsockets.
+//!
+//! [`run`] binds, serves, and drains. `offers` turns an offer into a client or a refusal; `session` is a client's
+//! conversation (frames read by `messages`, written by `writer`), in which one of the `apps` takes part.
+
+mod admin;
+mod apps;
+mod cli;
+mod direct;
+mod drain;
+mod limits;
+mod logging;
+mod messages;
+mod metrics;
+mod offers;
+mod session;
+mod writer;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+pub use self::cli::{AdminAddress, AppKind, Arguments, LogFormat};
+pub use self::logging::init_logging;
+
+use self::admin::Admin;
+use self::apps::Router;
+use self::drain::Drain;
+use self::limits::{Descriptors, Limits};
+use self::metrics::Metrics;
+use crate::error::BindError;
+use crate::listener::HandoffListener;
+use crate::options::{OfferOptions, Options};
+
+/// Serves until SIGTERM or SIGINT, then drains. Ends the process itself on a second signal.
+///
+/// # Errors
+///
+/// [`RunError`]: what keeps it from starting.
+pub fn run(arguments: Arguments) -> Result<(), RunError> {
+    let descriptors = Descriptors::raise();
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().thread_name("ws-handoff");
+    if let Some(workers) = arguments.workers {
+        builder.worker_threads(workers.into());
+    }
+    let runtime = builder.build().map_err(RunError::Runtime)?;
+    let result = runtime.block_on(serve(arguments, descriptors));
+    // Whoever is still connected is hung up on: dropping a client's stream does that.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// What keeps the program from starting.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Nowhere to get clients from.
+    #[error("nothing to serve: give --socket or --listen, or pass sockets (LISTEN_FDS)")]
+    NothingToServe,
+    /// A socket could not be made.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The TCP socket of `--listen` could not be made.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The errno.
+        source: io::Error,
+    },
+    /// No threads, no epoll.
+    #[error("starting the runtime: {0}")]
+    Runtime(#[source] io::Error),
+    /// No signal handlers.
+    #[error("handling signals: {0}")]
+    Signals(#[source] io::Error),
+}
+
+/// What all clients share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    settings: Settings,
+    router: Router,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+    next_client: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Settings {
+    subprotocols: Vec<String>,
+    max_message_size: usize,
+    ping_interval: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    send_timeout: Duration,
+}
+
+impl Shared {
+    fn new(arguments: &Arguments, descriptors: Descriptors) -> Shared {
+        let unless_zero = |seconds: u32| (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+        let settings = Settings {
+            subprotocols: arguments.subprotocol.clone(),
+            max_message_size: arguments.max_message_size,
+            ping_interval: unless_zero(arguments.ping_interval),
+            idle_timeout: unless_zero(arguments.idle_timeout),
+            send_timeout: Duration::from_secs(arguments.send_timeout.into()),
+        };
+        let wanted = arguments.max_connections.unwrap_or(descriptors.clients);
+        if wanted > descriptors.clients {
+            tracing::warn!(
+                wanted,
+                possible = descriptors.clients,
+                "--max-connections exceeds what RLIMIT_NOFILE allows"
+            );
+        }
+        let metrics = Arc::new(Metrics::new());
+        Shared {
+            settings,
+            router: Router::new(arguments.app, Arc::clone(&metrics)),
+            limits: Arc::new(Limits::new(
+                wanted.min(descriptors.clients),
+                arguments.max_connections_per_ip,
+            )),
+            metrics,
+            drain: Drain::default(),
+            next_client: AtomicU64::new(0),
+        }
+    }
+}
+
+async fn serve(arguments: Arguments, descriptors: Descriptors) -> Result<(), RunError> {
+    // Before anything can be connected to: a signal from here on drains.
+    let mut signals = Signals::install().map_err(RunError::Signals)?;
+    let shared = Arc::new(Shared::new(&arguments, descriptors));
+    let listeners = listeners(&arguments, descriptors)?;
+    let admin = arguments.admin.as_ref().map(Admin::bind).transpose()?;
+
+    if let Some(admin) = admin {
+        match &admin {
+            Admin::Tcp { address, .. } => tracing::info!(%address, "admin endpoint"),
+            Admin::Unix { .. } => tracing::info!(address = ?arguments.admin, "admin endpoint"),
+        }
+        tokio::spawn(admin.serve(Arc::clone(&shared)));
+    }
+    let (alive, mut all_gone) = mpsc::channel(1);
+    for listener in listeners {
+        tokio::spawn(offers::take(listener, Arc::clone(&shared), alive.clone()));
+    }
+    drop(alive);
+    tracing::info!(app = ?arguments.app, "ready");
+
+    signals.next().await;
+    let clients = shared.limits.clients();
+    let limit = Duration::from_secs(arguments.drain_timeout.into());
+    tracing::info!(clients, ?limit, "draining");
+    shared.drain.begin(clients, limit);
+    tokio::select! {
+        gone = timeout(limit, all_gone.recv()) => match gone {
+            Ok(_) => tracing::info!("drained"),
+            Err(_) => tracing::warn!(clients = shared.limits.clients(), "drain timeout: hanging up"),
+        },
+        number = signals.next() => {
+            tracing::warn!(clients = shared.limits.clients(), "second signal: ending at once");
+            // The shell's convention for death by a signal. Sockets close with the process, which hangs up on every
+            // client that nginx let go of.
+            std::process::exit(128 + number);
+        }
+    }
+    Ok(())
+}
+
+fn listeners(
+    arguments: &Arguments,
+    descriptors: Descriptors,
+) -> Result<Vec<HandoffListener>, RunError> {
+    let offers = OfferOptions {
+        max_pending: descriptors.pending,
+        allow_uids: (!arguments.allow_uid.is_empty()).then(|| arguments.allow_uid.clone()),
+        ..OfferOptions::default()
+    };
+    let mut listeners = HandoffListener::from_environment(&offers)?;
+    if !listeners.is_empty() {
+        tracing::info!(sockets = listeners.len(), "serving sockets of LISTEN_FDS");
+    }
+    if let Some(path) = &arguments.socket {
+        listeners.push(HandoffListener::bind(Options {
+            mode: arguments.socket_mode,
+            group: arguments.socket_group.as_deref().map(Into::into),
+            offers: offers.clone(),
+            ..Options::new(path)
+        })?);
+        tracing::info!(path = %path.display(), mode = format_args!("{:04o}", arguments.socket_mode),
+            "taking offers");
+    }
+    if let Some(address) = arguments.listen {
+        let (listener, bound) = direct::listen(address, offers)
+            .map_err(|source| RunError::Listen { address, source })?;
+        tracing::info!(address = %bound, "listening");
+        listeners.push(listener);
+    }
+    if listeners.is_empty() { Err(RunError::NothingToServe) } else { Ok(listeners) }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next signal's number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! From an offer to a client being served, or to a refusal.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::StatusCode;
+use tokio::sync::mpsc;
+
+use super::{Shared, session};
+use crate::error::{AcceptError, AnswerError};
+use crate::listener::HandoffListener;
+use crate::offer::Offer;
+
+/// Held by everything that the end of the program waits for.
+pub(crate) type Alive = mpsc::Sender<()>;
+
+/// Takes offers until the listener has none left, which is after the drain began.
+pub(crate) async fn take(mut listener: HandoffListener, shared: Arc<Shared>, alive: Alive) {
+    let mut retired = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.drain.started(), if !retired => {
+                listener.retire();
+                retired = true;
+                continue;
+            }
+        };
+        match accepted {
+            Ok(offer) => {
+                let (shared, alive) = (Arc::clone(&shared), alive.clone());
+                tokio::spawn(async move { answer(offer, shared, alive).await });
+            }
+            Err(AcceptError::Closed) => return,
+            Err(error) => {
+                shared.metrics.failed(error.cause());
+                report(&error);
+            }
+        }
+    }
+}
+
+/// Answers an offer. The client gets a task of its own: this one's size is that of an offer.
+async fn answer(offer: Offer, shared: Arc<Shared>, alive: Alive) {
+    if shared.drain.is_draining() {
+        return refuse(offer, StatusCode::SERVICE_UNAVAILABLE, &shared).await;
+    }
+    let Some(route) = shared.router.route(offer.uri()) else {
+        return refuse(offer, StatusCode::NOT_FOUND, &shared).await;
+    };
+    let admission = match shared.limits.admit(offer.client_addr()) {
+        Ok(admission) => admission,
+        Err(status) => return refuse(offer, status, &shared).await,
+    };
+    let protocol = choose(&shared.settings.subprotocols, &offer);
+    let mut acceptance = offer.accept();
+    if let Some(protocol) = &protocol {
+        acceptance = acceptance.protocol(protocol);
+    }
+    let client = match acceptance.send().await {
+        Ok(client) => client,
+        Err(error) => {
+            shared.metrics.failed(error.cause());
+            if error.is_departure() {
+                tracing::info!("{error}");
+            } else {
+                tracing::warn!("offer failed: {error}");
+            }
+            return;
+        }
+    };
+    shared.metrics.connected(client.source());
+    let number = shared.next_client.fetch_add(1, Ordering::Relaxed);
+    tracing::debug!(
+        client = number,
+        source = ?client.source(),
+        address = ?client.client_addr(),
+        uri = %client.uri(),
+        protocol,
+        "connected"
+    );
+    let app = shared.router.start(route, number);
+    let stream = client.into_stream();
+    tokio::spawn(async move {
+        session::serve(stream, app, shared, number).await;
+        drop((admission, alive));
+    });
+}
+
+async fn refuse(offer: Offer, status: StatusCode, shared: &Shared) {
+    shared.metrics.refused(status.as_u16());
+    tracing::debug!(%status, uri = %offer.uri(), address = ?offer.client_addr(), "refused");
+    let mut refusal = offer.refuse(status).header("content-type", "text/plain");
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        refusal = refusal.header("retry-after", "5");
+    }
+    let body = format!("{status}\n");
+    match refusal.body(body).await {
+        // Gone before it was refused.
+        Ok(()) | Err(AnswerError::Write(_)) => (),
+        Err(error) => tracing::warn!("refusal failed: {error}"),
+    }
+}
+
+/// The first of this server's subprotocols that the client offers.
+fn choose(ours: &[String], offer: &Offer) -> Option<String> {
+    ours.iter().find(|name| offer.subprotocols().any(|offered| offered == name.as_str())).cloned()
+}
+
+fn report(error: &AcceptError) {
+    match error {
+        // Health checks and scanners.
+        AcceptError::Left(_) | AcceptError::Handshake(_) => tracing::debug!("{error}"),
+        AcceptError::Accept(_) | AcceptError::Internal => tracing::error!("{error}"),
+        _ => tracing::warn!("{error}"),
+    }
+}

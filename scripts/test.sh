@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs every test: the libraries' and the program's, and the end-to-end tests of what `make build` staged.
+#
+#   scripts/test.sh CARGO_FLAGS...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# A descriptor for each client of the larger tests, in every process that they start.
+ulimit -S -n "$(ulimit -H -n)"
+
+log=build/test.log
+: >"$log"
+
+status=0
+# Everything, also when an early test fails: one run tells all that is wrong.
+cargo test "$@" --no-fail-fast 2>&1 | tee "$log" || status=$?
+
+echo
+echo "Closing lines (all of the output: $log)"
+# Each binary's name, then its result; "running 0 tests" and its like are left out.
+awk '/^ +Doc-tests / { name = "doc tests of " $2 }
+     /^ +Running / {
+         # "Running tests/tests.rs (target/release/deps/tests-0123456789abcdef)"
+         program = $NF
+         sub(/.*\//, "", program)
+         sub(/-[0-9a-f]+\)$/, "", program)
+         name = program ", " $(NF - 1)
+     }
+     /^test result: / && !/ 0 passed; 0 failed; 0 ignored/ {
+         sub(/^test result: /, "")
+         printf "  %s: %s\n", name, $0
+     }' "$log"
+exit "$status"
