@@ -83,7 +83,8 @@ where
             // A client's field that cannot be written is dropped instead of failing the request, as nginx
             // would have passed over it too: it refuses CR, LF and NUL itself, and `ignore_invalid_headers`
             // drops odd names unless it is off.
-            let is_valid = is_valid_name(name) && is_valid_value(value);
+            let is_valid =
+                is_valid_name(name) && is_valid_value(value) && !poses_as_validated(name);
             if is_valid && !set_by_nginx && !is_hop_by_hop(name) && !nominated.contains(name) {
                 put_field(sink, name, value)?;
             }
@@ -287,6 +288,14 @@ impl<'a> Nominated<'a> {
 fn is_protected(option: &[u8]) -> bool {
     let prefix = b"Sec-WebSocket-";
     option.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// Another spelling (`Sec_WebSocket_Key`) of a field that nginx has validated: backends that fold `_` into `-`, as CGI
+/// does, would take one for the other.
+fn poses_as_validated(name: &[u8]) -> bool {
+    let prefix = b"Sec-WebSocket-";
+    let start = name.get(..prefix.len()).unwrap_or_default();
+    same_field_name(start, prefix) && name.contains(&b'_')
 }
 
 /// A space would end the target early, a control byte the head.

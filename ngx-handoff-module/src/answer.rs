@@ -17,7 +17,8 @@ const MAX_FIELDS: usize = 100;
 const TUNNEL_IDLE: ngx_msec_t = i32::MAX as ngx_msec_t;
 
 /// Fields of a 101 that are nginx's own to set, or make no sense in one.
-const NOT_FROM_BACKEND_101: [&str; 9] = [
+const NOT_FROM_BACKEND_101: [&str; 10] = [
+    "Handoff",
     "Connection",
     "Upgrade",
     "Sec-WebSocket-Accept",
@@ -84,11 +85,16 @@ pub unsafe extern "C" fn process_header(r: *mut ngx_http_request_t) -> ngx_int_t
 fn hand_over(
     r: Request,
     u: Upstream,
-    context: &Context,
+    context: Context,
     answer: &AnswerHead<'_, '_>,
 ) -> Result<(), Unusable> {
     if !context.offered.get() {
         log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream wants a socket that it was not offered");
+        return Err(Unusable::Peer);
+    }
+    if !u.request_sent() {
+        // The offer would end up inside of the head.
+        log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream answered before it had read the request");
         return Err(Unusable::Peer);
     }
     // All that can fail on this side comes before the offer.
@@ -111,7 +117,7 @@ fn hand_over(
 fn tunnel(
     r: Request,
     u: Upstream,
-    context: &Context,
+    context: Context,
     answer: &AnswerHead<'_, '_>,
 ) -> Result<(), Unusable> {
     if r.conf().is_some_and(|conf| conf.fallback == FALLBACK_OFF) {
@@ -127,7 +133,17 @@ fn tunnel(
     if r.connection().prepare_for_small_writes().is_err() {
         return Err(Unusable::Internal);
     }
-    r.connection().write().clear_delay();
+    // A client that could have been handed over has not been waited for (`client::wait_for_room`).
+    if !r.connection().has_room() {
+        log_errno!(
+            NGX_LOG_ERR,
+            r.log(),
+            0,
+            "the client does not read, and upstream does not take its socket: nginx cannot wait with a tunnel"
+        );
+        return Err(Unusable::Internal);
+    }
+    r.lift_rate_limit();
     u.tunnel(r, TUNNEL_IDLE)?;
     Ok(())
 }
@@ -136,7 +152,7 @@ fn tunnel(
 fn switching_protocols(
     r: Request,
     u: Upstream,
-    context: &Context,
+    context: Context,
     answer: &AnswerHead<'_, '_>,
 ) -> Result<(), Unusable> {
     // nginx's own table of status lines begins with 200.
@@ -158,7 +174,7 @@ fn switching_protocols(
 
 fn refuse(r: Request, u: Upstream, answer: &AnswerHead<'_, '_>) -> Result<(), Unusable> {
     u.set_status(answer.status, status_line(r, answer)?);
-    for field in answer.fields {
+    for field in answer.fields.iter().filter(|f| !f.name.eq_ignore_ascii_case("handoff")) {
         u.add_field(r, field.name.as_bytes(), field.value)?;
     }
     u.consume(answer.len);
@@ -167,9 +183,8 @@ fn refuse(r: Request, u: Upstream, answer: &AnswerHead<'_, '_>) -> Result<(), Un
         // SAFETY: the upstream of this request.
         unsafe { (*u.raw()).headers_in.content_length_n = -1 };
     }
-    if r.has_bytes_after_head() {
-        r.disable_keepalive();
-    }
+    r.disable_keepalive_after_frames();
+    r.lift_rate_limit();
     Ok(())
 }
 

@@ -1,21 +1,27 @@
-//! A client that closes its side while a backend is being asked.
+//! A client that closes its side while a backend is being asked, or has no room for an answer.
 
-use nginx_sys::ngx_http_request_t;
+use nginx_sys::{
+    NGX_HTTP_REQUEST_TIME_OUT, NGX_LOG_INFO, ngx_http_finalize_request, ngx_http_request_t,
+    ngx_int_t,
+};
+use rustix::io::Errno;
 
 use crate::context::Context;
+use crate::handler;
 use crate::nginx::Request;
 
 /// `r->read_event_handler` until the socket is released, in front of nginx's own (which finalizes with 499).
 ///
 /// A client that has sent frames and then closed is owed their delivery: it is handed over like any other, and the
-/// backend reads the frames and then end of file. Only one that has left nothing unread is given up.
+/// backend reads the frames and then end of file. Only one that has left nothing unread, or that has reset the
+/// connection, is given up.
 pub unsafe extern "C" fn readable(r: *mut ngx_http_request_t) {
     // SAFETY: nginx passes the request that the event belongs to.
     let Some(r) = (unsafe { Request::from_raw(r) }) else { return };
     let Some(context) = Context::of(r) else { return };
     let client = r.connection();
 
-    if !client.error() && client.may_be_closed() && r.has_bytes_after_head() {
+    if !client.error() && client.may_be_closed() && owes_frames(r, context) {
         log_debug!(r.log(), "ws_handoff: the client has closed, but bytes of it are unread");
         client.read().quiet_read();
         return;
@@ -25,4 +31,51 @@ pub unsafe extern "C" fn readable(r: *mut ngx_http_request_t) {
         // SAFETY: nginx's own handler for this request and event.
         unsafe { handler(r.raw()) };
     }
+}
+
+/// Whether there is something that a backend could still read. Unread bytes of TLS are none that anybody could tell
+/// from an alert that says goodbye; what nginx has decrypted counts.
+fn owes_frames(r: Request, context: Context) -> bool {
+    let client = r.connection();
+    let unread = !r.early_data().is_empty() || (context.movable && client.has_unread_bytes());
+    unread && !client.was_reset()
+}
+
+/// Waits until the client's send buffer has room for a response head, then starts the upstream; for connections that nginx is
+/// going to tunnel. Its tunnel would begin with whatever follows a head that it could not write
+/// (`ngx_http_upstream_process_upgraded()` does not look at pending output).
+pub fn wait_for_room(r: Request) {
+    let client = r.connection();
+    let Some(core) = r.core_conf() else { return time_out(r) };
+    r.replace_write_handler(Some(room));
+    client.write().unready();
+    client.write().start_timer(core.send_timeout);
+    if !client.write().wait_writable(core.send_lowat) {
+        time_out(r);
+    }
+}
+
+/// `r->write_event_handler` during that wait.
+unsafe extern "C" fn room(r: *mut ngx_http_request_t) {
+    // SAFETY: nginx passes the request that the event belongs to.
+    let Some(r) = (unsafe { Request::from_raw(r) }) else { return };
+    let client = r.connection();
+
+    if client.write().timed_out() {
+        let errno = Errno::TIMEDOUT.raw_os_error();
+        log_errno!(NGX_LOG_INFO, r.log(), errno, "client timed out");
+        time_out(r);
+    } else if client.has_room() {
+        client.write().cancel_timer();
+        r.replace_write_handler(Some(nginx_sys::ngx_http_request_empty_handler));
+        handler::start_upstream(r);
+    } else {
+        wait_for_room(r);
+    }
+}
+
+fn time_out(r: Request) {
+    r.connection().set_timed_out();
+    // SAFETY: releases the reference that was taken for the upstream, which has not been started.
+    unsafe { ngx_http_finalize_request(r.raw(), NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t) };
 }

@@ -201,8 +201,8 @@ static mut FALLBACKS: [ngx_conf_enum_t; 3] = [
     ngx_conf_enum_t { name: ngx_str_t::empty(), value: 0 },
 ];
 
-/// What an upstream module hides by default, and the negotiation's own field.
-static mut HIDE_HEADERS: [ngx_str_t; 10] = [
+/// What nginx's upstream modules hide by default.
+static mut HIDE_HEADERS: [ngx_str_t; 9] = [
     ngx_string!("Date"),
     ngx_string!("Server"),
     ngx_string!("X-Pad"),
@@ -211,7 +211,6 @@ static mut HIDE_HEADERS: [ngx_str_t; 10] = [
     ngx_string!("X-Accel-Limit-Rate"),
     ngx_string!("X-Accel-Buffering"),
     ngx_string!("X-Accel-Charset"),
-    ngx_string!("Handoff"),
     ngx_str_t::empty(),
 ];
 

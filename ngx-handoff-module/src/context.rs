@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 use core::ffi::c_void;
+use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
 use handoff_protocol::ChunkedDecoder;
@@ -21,11 +22,32 @@ pub enum Phase {
     Committing,
     /// The commit has been written: the socket is the backend's, and nginx holds a dummy in its place.
     Released,
+    /// The hand-over failed after the offer, and the client has been hung up on.
+    Aborted,
 }
 
-/// Context of a request. Its fields are cells since callbacks of nginx nest: finalization, which this module starts,
-/// runs the cleanup below.
-pub struct Context {
+/// Whose fault it is that a hand-over failed, where nginx's own verdict does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing to add to nginx's verdict.
+    Unknown,
+    /// The client has gone.
+    Client,
+    /// The backend broke the protocol, died or fell silent.
+    Backend,
+}
+
+/// A handler as nginx stores it in a request.
+pub type Handler = Option<unsafe extern "C" fn(*mut ngx_http_request_t)>;
+
+/// Handle of a request's context. By value, not by reference, wherever nginx's handlers are called: these may destroy the
+/// pool that it lives in.
+#[derive(Clone, Copy)]
+pub struct Context(NonNull<State>);
+
+/// The context itself. Its fields are cells since callbacks of nginx nest: finalization, which this module starts, runs
+/// this module's own callbacks.
+pub struct State {
     /// The client's connection, for the cleanup, at which the request is half gone.
     pub client: Connection,
     /// `Sec-WebSocket-Accept` for the client's key.
@@ -38,6 +60,8 @@ pub struct Context {
     pub offered: Cell<bool>,
     /// See [`Phase`].
     pub phase: Cell<Phase>,
+    /// See [`Fault`].
+    pub fault: Cell<Fault>,
     /// nginx's handler of client reads, in whose place this module's stands.
     pub nginx_read: Cell<Handler>,
     /// nginx's handler of client writes, in whose place this module's stands from the takeover on.
@@ -50,20 +74,27 @@ pub struct Context {
     pub cleanup_installed: Cell<bool>,
 }
 
-/// A handler as nginx stores it in a request.
-pub type Handler = Option<unsafe extern "C" fn(*mut ngx_http_request_t)>;
+impl Deref for Context {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        // SAFETY: made by `create`, in the pool of a request that is live while the handle is used.
+        unsafe { self.0.as_ref() }
+    }
+}
 
 impl Context {
     /// Creates the context of a request whose handshake is valid.
-    pub fn create(r: Request, accept: [u8; 28]) -> Result<(), OutOfMemory> {
+    pub fn create(r: Request, accept: [u8; 28]) -> Result<Self, OutOfMemory> {
         let client = r.connection();
-        let context = Self {
+        let state = State {
             client,
             accept,
             movable: !client.is_tls(),
             head: Cell::new(ptr::null_mut()),
             offered: Cell::new(false),
             phase: Cell::new(Phase::Asking),
+            fault: Cell::new(Fault::Unknown),
             nginx_read: Cell::new(None),
             nginx_write: Cell::new(None),
             commit: Cell::new(&[]),
@@ -71,15 +102,15 @@ impl Context {
             cleanup_installed: Cell::new(false),
         };
         // SAFETY: cells of plain data; nothing in it needs a drop or more than pointer alignment.
-        let place = unsafe { r.pool().place(context) }?;
+        let place = unsafe { r.pool().place(state) }?;
         r.set_context(place.as_ptr().cast());
-        Ok(())
+        Ok(Self(place))
     }
 
     /// The context of a request that has one.
-    pub fn of<'a>(r: Request) -> Option<&'a Self> {
-        // SAFETY: only `create` sets this module's context; it lives in the request's pool.
-        NonNull::new(r.context().cast::<Self>()).map(|c| unsafe { c.as_ref() })
+    pub fn of(r: Request) -> Option<Self> {
+        // Only `create` sets this module's context.
+        NonNull::new(r.context().cast()).map(Self)
     }
 
     /// For a cleanup of the request's pool, which gets the pointer that [`Self::as_data`] gave.
@@ -87,19 +118,19 @@ impl Context {
     /// # Safety
     ///
     /// `data` comes from `as_data`, and the request's pool still exists.
-    pub unsafe fn from_data<'a>(data: *mut c_void) -> Option<&'a Self> {
-        // SAFETY: by this function's contract.
-        NonNull::new(data.cast::<Self>()).map(|c| unsafe { c.as_ref() })
+    pub unsafe fn from_data(data: *mut c_void) -> Option<Self> {
+        NonNull::new(data.cast()).map(Self)
     }
 
     /// The context as nginx's callbacks carry it.
-    pub fn as_data(&self) -> *mut c_void {
-        core::ptr::from_ref(self).cast_mut().cast()
+    pub fn as_data(self) -> *mut c_void {
+        self.0.as_ptr().cast()
     }
 
-    /// Calls the handler of client writes that nginx had installed. The request may be gone afterwards.
-    pub fn resume_nginx(&self, r: Request) {
-        if let Some(handler) = self.nginx_write.get() {
+    /// Calls the handler of client writes that nginx had installed. The request, and this with it, may be gone afterwards.
+    pub fn resume_nginx(self, r: Request) {
+        let handler = self.nginx_write.get();
+        if let Some(handler) = handler {
             // SAFETY: nginx's own handler for this request, called from the event it is meant for.
             unsafe { handler(r.raw()) };
         }

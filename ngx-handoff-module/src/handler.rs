@@ -4,15 +4,15 @@ use core::ptr;
 
 use handoff_protocol::{HandshakeError, RequestLine, validate};
 use nginx_sys::{
-    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED, NGX_LOG_ERR, NGX_LOG_INFO,
-    ngx_http_request_t, ngx_http_upstream_init, ngx_int_t,
+    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED, NGX_HTTP_SPECIAL_RESPONSE,
+    NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_init, ngx_int_t,
 };
 use ngx::ngx_string;
 
 use crate::conf::{FALLBACK_OFF, LocationConf};
 use crate::context::Context;
 use crate::nginx::{self, OutOfMemory, Request};
-use crate::{answer, head, refusal, takeover};
+use crate::{answer, client, head, refusal, release, takeover};
 
 /// nginx's entry for a request in a location with `ws_handoff`.
 pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
@@ -29,10 +29,10 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
         return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     }
 
-    // Reached by "error_page 404 /ws": the client is owed that error, and a 101 would not even be sent as one, since
+    // Reached by "error_page 404 /ws": the client is owed that status, and a 101 would not even be sent as one, since
     // ngx_http_send_header() puts err_status in its place.
     if r.error_status() != 0 {
-        return r.error_status() as ngx_int_t;
+        return refuse_error_page(r);
     }
 
     let line =
@@ -53,9 +53,12 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
         return NGX_HTTP_NOT_IMPLEMENTED as ngx_int_t;
     }
 
-    if !r.create_upstream() || Context::create(r, accept).is_err() {
+    if !r.create_upstream() {
         return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     }
+    let Ok(context) = Context::create(r, accept) else {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+    };
     if let Err(status) = head::prepare(r) {
         return status;
     }
@@ -63,17 +66,44 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
 
     // There is no body to read, which is where other upstream modules take this reference.
     r.hold();
-    // SAFETY: the request is live and its upstream is complete.
-    unsafe { ngx_http_upstream_init(r.raw()) };
+    if context.movable || r.connection().has_room() {
+        start_upstream(r);
+    } else {
+        client::wait_for_room(r);
+    }
     nginx::DONE
+}
+
+/// Connects to a backend and asks it. The request may be gone afterwards.
+pub fn start_upstream(r: Request) {
+    // SAFETY: the request is live, its upstream is complete, and the reference that it releases has been taken.
+    unsafe { ngx_http_upstream_init(r.raw()) };
+}
+
+fn refuse_error_page(r: Request) -> ngx_int_t {
+    let status = r.error_status();
+    log_errno!(
+        NGX_LOG_ERR,
+        r.log(),
+        0,
+        "\"ws_handoff\" cannot serve the page of an error, {status}"
+    );
+    // Not once more through error_page, which has led here.
+    r.end_error_pages();
+    // A "=200" has no response here that it could stand for.
+    if status >= NGX_HTTP_SPECIAL_RESPONSE as usize {
+        status as ngx_int_t
+    } else {
+        NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t
+    }
 }
 
 fn reject(r: Request, error: &HandshakeError) -> ngx_int_t {
     log_errno!(NGX_LOG_INFO, r.log(), 0, "client sent an invalid WebSocket handshake: {error}");
 
     // Streams of HTTP/2 and 3 share a connection, whose bytes are not this request's.
-    if r.http_version().0 < 2 && r.has_bytes_after_head() {
-        r.disable_keepalive();
+    if r.http_version().0 < 2 {
+        r.disable_keepalive_after_frames();
     }
 
     if add_response_fields(r, error).is_err() {
@@ -112,12 +142,9 @@ fn configure_upstream(r: Request, conf: &'static LocationConf) {
         u.create_request = Some(head::create_request);
         u.reinit_request = Some(head::reinit_request);
         u.process_header = Some(answer::process_header);
-        u.finalize_request = Some(finalize_request);
+        u.finalize_request = Some(release::finalize_request);
         u.input_filter_init = Some(takeover::input_filter_init);
         u.input_filter = Some(refusal::input_filter);
         u.input_filter_ctx = r.raw().cast();
     }
 }
-
-/// nginx requires one; all that this module holds is in the request's pool.
-unsafe extern "C" fn finalize_request(_r: *mut ngx_http_request_t, _rc: ngx_int_t) {}

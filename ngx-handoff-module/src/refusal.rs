@@ -8,13 +8,18 @@ use nginx_sys::{
     ngx_http_upstream_non_buffered_filter, ngx_int_t,
 };
 
-use crate::context::{Context, Phase};
+use crate::context::{Context, Fault, Phase};
 use crate::nginx::{self, OutOfMemory, Request, Upstream};
 
 /// Sets how much body is to come; called once the answer's head has been sent on.
 pub fn begin(u: Upstream) {
-    // 1 stands for "not complete": only the last chunk ends a chunked body.
-    u.set_remaining(if u.is_chunked() { 1 } else { u.content_length() });
+    u.set_remaining(match u.status() {
+        // RFC 9110 sections 15.3.5 and 15.4.5: no body, whatever the fields say.
+        204 | 304 => 0,
+        // 1 stands for "not complete": only the last chunk ends a chunked body.
+        _ if u.is_chunked() => 1,
+        _ => u.content_length(),
+    });
 }
 
 /// `u->input_filter`: `bytes` more have been read behind `u->buffer.last`.
@@ -24,6 +29,7 @@ pub unsafe extern "C" fn input_filter(data: *mut c_void, bytes: isize) -> ngx_in
     let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return nginx::ERROR };
 
     if context.phase.get() != Phase::Asking {
+        context.fault.set(Fault::Backend);
         log_errno!(
             NGX_LOG_ERR,
             r.log(),
@@ -33,7 +39,7 @@ pub unsafe extern "C" fn input_filter(data: *mut c_void, bytes: isize) -> ngx_in
         return nginx::ERROR;
     }
 
-    if !u.is_chunked() {
+    if !u.is_chunked() || u.remaining() == 0 {
         // SAFETY: nginx's own filter, with what it expects: the request, and the count that it was given.
         return unsafe { ngx_http_upstream_non_buffered_filter(data, bytes) };
     }

@@ -2,14 +2,17 @@
 //! what goes wrong without its step.
 
 use core::ffi::c_void;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
-use nginx_sys::NGX_LOG_ERR;
-use rustix::io::{DupFlags, Errno, dup3};
+use nginx_sys::{
+    NGX_HTTP_BAD_GATEWAY, NGX_HTTP_GATEWAY_TIME_OUT, NGX_LOG_ERR, dup3, ngx_errno,
+    ngx_http_request_t, ngx_int_t,
+};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::context::{Context, Phase};
+use crate::context::{Context, Fault, Phase};
 use crate::nginx::{OutOfMemory, Request};
 
 /// One end, per worker, of a socketpair whose other end is closed.
@@ -26,7 +29,7 @@ pub fn create_dummy() -> Result<(), Errno> {
 }
 
 /// Installs what must happen at the end of a request whose socket was offered. Once per request; before the offer.
-pub fn install_cleanup(r: Request, context: &Context) -> Result<(), OutOfMemory> {
+pub fn install_cleanup(r: Request, context: Context) -> Result<(), OutOfMemory> {
     if !context.cleanup_installed.get() {
         r.on_end(at_end, context.as_data())?;
         context.cleanup_installed.set(true);
@@ -35,7 +38,7 @@ pub fn install_cleanup(r: Request, context: &Context) -> Result<(), OutOfMemory>
 }
 
 /// Makes nginx forget the client's socket, which is the backend's now. The request is finalized by the caller.
-pub fn release(r: Request, context: &Context) {
+pub fn release(r: Request, context: Context) {
     let client = r.connection();
 
     // A registration with epoll belongs to the open file description, which lives on in the backend: left behind, it
@@ -43,10 +46,11 @@ pub fn release(r: Request, context: &Context) {
     client.stop_watching();
 
     // From here on, whatever nginx does to that number (shutdown, SO_LINGER, recv) ends at the dummy.
-    match DUMMY.get().map(|dummy| replace(client.fd(), dummy.as_fd())) {
-        Some(Ok(())) => {}
-        Some(Err(errno)) => {
-            log_errno!(NGX_LOG_ERR, r.log(), errno.raw_os_error(), "ws_handoff: dup3() failed");
+    match DUMMY.get() {
+        Some(dummy) => {
+            if !replace(client.raw_fd(), dummy.as_raw_fd()) {
+                log_errno!(NGX_LOG_ERR, r.log(), ngx_errno(), "ws_handoff: dup3() failed");
+            }
         }
         None => log_errno!(NGX_LOG_ERR, r.log(), 0, "ws_handoff: the worker has no dummy socket"),
     }
@@ -57,14 +61,51 @@ pub fn release(r: Request, context: &Context) {
     context.phase.set(Phase::Released);
 }
 
-/// Makes the number of `place` refer to what `substitute` refers to.
-fn replace(place: BorrowedFd<'_>, substitute: BorrowedFd<'_>) -> Result<(), Errno> {
-    // SAFETY: an open descriptor, wrapped for the length of this call only: it is given up again below, and stays
-    // nginx's to close.
-    let mut owned = unsafe { OwnedFd::from_raw_fd(place.as_raw_fd()) };
-    let result = dup3(substitute, &mut owned, DupFlags::CLOEXEC);
-    let _ = owned.into_raw_fd();
-    result
+/// Makes the number `place` refer to what `substitute` refers to; the number stays nginx's to close.
+fn replace(place: RawFd, substitute: RawFd) -> bool {
+    let close_on_exec = rustix::io::DupFlags::CLOEXEC.bits() as i32;
+    // SAFETY: two open descriptors, of which the first is not wrapped in a Rust type that would own it.
+    unsafe { dup3(substitute, place, close_on_exec) != -1 }
+}
+
+/// `u->finalize_request`: nginx is done with the upstream, for whatever reason `rc` tells, and is going to finish the
+/// request. That can take long (a post_action, a mirror), so that a hand-over that failed ends here and not later.
+pub unsafe extern "C" fn finalize_request(r: *mut ngx_http_request_t, rc: ngx_int_t) {
+    // SAFETY: nginx passes the request whose upstream it finalizes.
+    let Some(r) = (unsafe { Request::from_raw(r) }) else { return };
+    let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return };
+
+    match context.phase.get() {
+        // The client may have sent frames for whoever was to serve them: what follows on this connection, after
+        // this response, must not be parsed as a request. Once a head has left, that has been decided
+        // (`answer::refuse`), and the client may have gone on to its next request already.
+        Phase::Asking => {
+            if !r.head_sent() {
+                r.disable_keepalive_after_frames();
+            }
+        }
+        Phase::Offered | Phase::Committing => {
+            abort(context);
+            let verdict = [NGX_HTTP_BAD_GATEWAY, NGX_HTTP_GATEWAY_TIME_OUT].map(|s| s as ngx_int_t);
+            match context.fault.get() {
+                Fault::Backend => u.blame_peer(),
+                Fault::Unknown if verdict.contains(&rc) => u.blame_peer(),
+                Fault::Unknown | Fault::Client => {}
+            }
+        }
+        Phase::Released | Phase::Aborted => {}
+    }
+}
+
+/// Ends a client whose socket was offered and not committed. The backend holds a duplicate that it may not touch: close(2)
+/// would leave the client connected to nobody, and its registration with epoll to whoever gets the slot next.
+fn abort(context: Context) {
+    let client = context.client;
+    client.stop_watching();
+    client.hang_up();
+    client.set_error();
+    client.pretend_eof();
+    context.phase.set(Phase::Aborted);
 }
 
 /// Runs when the request's pool is destroyed, just before nginx closes the connection.
@@ -73,10 +114,9 @@ unsafe extern "C" fn at_end(data: *mut c_void) {
     let Some(context) = (unsafe { Context::from_data(data) }) else { return };
     match context.phase.get() {
         Phase::Asking => {}
-        // Offered but not committed: the backend holds a duplicate that it may not touch, so that close(2) here would
-        // leave the client connected to nobody.
-        Phase::Offered | Phase::Committing => context.client.hang_up(),
-        // A post_action or a lingering close has registered the dummy: the event loop would keep it for ever.
-        Phase::Released => context.client.stop_watching(),
+        Phase::Offered | Phase::Committing => abort(context),
+        // A post_action or a lingering close has registered the descriptor again. What it refers to is not closed with
+        // it, so that the event loop would keep it for ever.
+        Phase::Released | Phase::Aborted => context.client.stop_watching(),
     }
 }

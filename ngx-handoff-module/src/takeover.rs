@@ -9,7 +9,7 @@ use handoff_protocol::{commit_len, encode_commit, section};
 use nginx_sys::{NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t};
 use rustix::io::Errno;
 
-use crate::context::{Context, Phase};
+use crate::context::{Context, Fault, Phase};
 use crate::nginx::{self, Connection, OutOfMemory, Request, Upstream};
 use crate::{descriptor, refusal, release};
 
@@ -22,7 +22,7 @@ pub enum OfferError {
 }
 
 /// Offers the client's socket to a backend that has answered that it wants it.
-pub fn offer(r: Request, u: Upstream, context: &Context) -> Result<(), OfferError> {
+pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), OfferError> {
     let client = r.connection();
     let Some(backend) = u.connection() else { return Err(OfferError::Internal) };
 
@@ -57,7 +57,7 @@ pub fn offer(r: Request, u: Upstream, context: &Context) -> Result<(), OfferErro
 
     context.phase.set(Phase::Offered);
     r.prepare_takeover();
-    client.write().clear_delay();
+    r.lift_rate_limit();
     Ok(())
 }
 
@@ -90,13 +90,17 @@ unsafe extern "C" fn client_writable(r: *mut ngx_http_request_t) {
         context.resume_nginx(r);
         return;
     }
-    // While the commit is on its way there is nothing to be written to the client.
+    // While the commit is on its way there is nothing to be written to the client. A level-triggered event loop has to
+    // be told, or it would report the client as writable for ever.
     if context.phase.get() != Phase::Offered {
+        if !client.write().wait_writable(0) {
+            fail(r, u, context, Fault::Client);
+        }
         return;
     }
 
     if r.output_pending() && !r.flush() {
-        fail(r, u, context);
+        fail(r, u, context, Fault::Client);
         return;
     }
     if r.output_pending() {
@@ -106,24 +110,24 @@ unsafe extern "C" fn client_writable(r: *mut ngx_http_request_t) {
 
     client.write().cancel_timer();
     if begin_commit(r, u, context).is_err() {
-        fail(r, u, context);
+        fail(r, u, context, Fault::Unknown);
     }
 }
 
 /// The client's send buffer is full: waits until it takes more, for as long as `send_timeout` says. The backend, which
 /// has nothing to say meanwhile, is not timed.
-fn wait_for_client(r: Request, u: Upstream, context: &Context, client: Connection) {
-    let Some(core) = r.core_conf() else { return fail(r, u, context) };
+fn wait_for_client(r: Request, u: Upstream, context: Context, client: Connection) {
+    let Some(core) = r.core_conf() else { return fail(r, u, context, Fault::Client) };
     if let Some(backend) = u.connection() {
         backend.read().cancel_timer();
     }
     client.write().start_timer(core.send_timeout);
     if !client.write().wait_writable(core.send_lowat) {
-        fail(r, u, context);
+        fail(r, u, context, Fault::Client);
     }
 }
 
-fn begin_commit(r: Request, u: Upstream, context: &Context) -> Result<(), OutOfMemory> {
+fn begin_commit(r: Request, u: Upstream, context: Context) -> Result<(), OutOfMemory> {
     let early = r.early_data();
     let sections: &[(u8, &[u8])] =
         if early.is_empty() { &[] } else { &[(section::EARLY_DATA, early)] };
@@ -150,15 +154,15 @@ unsafe extern "C" fn backend_writable(r: *mut ngx_http_request_t, _u: *mut ngx_h
             Errno::TIMEDOUT.raw_os_error(),
             "upstream timed out while the hand-over was being committed"
         );
-        fail(r, u, context);
+        fail(r, u, context, Fault::Backend);
         return;
     }
     continue_commit(r, u, context);
 }
 
 /// Writes as much of the commit as the backend's socket takes; releases the client once all of it is written.
-fn continue_commit(r: Request, u: Upstream, context: &Context) {
-    let Some(backend) = u.connection() else { return fail(r, u, context) };
+fn continue_commit(r: Request, u: Upstream, context: Context) {
+    let Some(backend) = u.connection() else { return fail(r, u, context, Fault::Backend) };
 
     while !context.commit.get().is_empty() {
         let rest = context.commit.get();
@@ -167,14 +171,14 @@ fn continue_commit(r: Request, u: Upstream, context: &Context) {
             backend.read().cancel_timer();
             backend.write().start_timer(u.send_timeout());
             if !backend.write().wait_writable(0) {
-                fail(r, u, context);
+                fail(r, u, context, Fault::Backend);
             }
             return;
         }
         match usize::try_from(sent) {
             Ok(n) if n > 0 => context.commit.set(rest.get(n..).unwrap_or_default()),
             // c->send() has logged the cause.
-            _ => return fail(r, u, context),
+            _ => return fail(r, u, context, Fault::Backend),
         }
     }
 
@@ -186,8 +190,10 @@ fn continue_commit(r: Request, u: Upstream, context: &Context) {
     context.resume_nginx(r);
 }
 
-/// Ends a hand-over that cannot be completed. nginx finalizes the request, whose end hangs up on the client.
-fn fail(r: Request, u: Upstream, context: &Context) {
+/// Ends a hand-over that cannot be completed: nginx finalizes the upstream, which hangs up on the client
+/// (`release::finalize_request`).
+fn fail(r: Request, u: Upstream, context: Context, fault: Fault) {
+    context.fault.set(fault);
     r.connection().set_error();
     u.set_error();
     context.resume_nginx(r);

@@ -267,3 +267,14 @@ fn an_error_remembers_the_field() {
     let name: FieldName = name;
     assert_eq!(name.as_bytes(), b"X-Long");
 }
+
+#[test]
+fn another_spelling_of_a_validated_field_is_dropped() {
+    let client: Fields<'_> = &[
+        ("Sec-WebSocket-Key", "k"),
+        ("Sec_WebSocket_Key", "evil"),
+        ("sec-websocket_protocol", "evil"),
+        ("X_Custom", "kept"),
+    ];
+    assert_eq!(passed(client), "Sec-WebSocket-Key: k\r\nX_Custom: kept\r\n");
+}

@@ -10,6 +10,7 @@ use nginx_sys::{
     ngx_event_actions, ngx_event_flags, ngx_event_t, ngx_handle_write_event, ngx_log_t, ngx_msec_t,
     ngx_post_event, ngx_posted_events, ngx_tcp_nodelay, ngx_use_epoll_rdhup,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, sockopt};
 
@@ -78,6 +79,12 @@ impl Connection {
         unsafe { (*self.raw()).set_error(1) };
     }
 
+    /// Marks the peer as one that timed out.
+    pub fn set_timed_out(self) {
+        // SAFETY: valid by the contract of `new`.
+        unsafe { (*self.raw()).set_timedout(1) };
+    }
+
     /// Whether output waits in nginx's buffers.
     pub fn buffered(self) -> bool {
         // SAFETY: valid by the contract of `new`.
@@ -107,7 +114,21 @@ impl Connection {
     /// Whether the client has sent bytes that nobody has read yet. Does not read them.
     pub fn has_unread_bytes(self) -> bool {
         let mut byte = [0u8];
-        matches!(rustix::net::recv(self.fd(), &mut byte, RecvFlags::PEEK), Ok((_, n)) if n > 0)
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(self.fd(), &mut byte, flags), Ok((_, n)) if n > 0)
+    }
+
+    /// Whether the peer has reset the connection, rather than closed its side.
+    pub fn was_reset(self) -> bool {
+        !matches!(sockopt::socket_error(self.fd()), Ok(Ok(())))
+    }
+
+    /// Whether the kernel's send buffer takes a response head at once: poll(2) reports a TCP socket as writable only when a
+    /// third of the buffer is free. An error counts as room: the write will tell.
+    pub fn has_room(self) -> bool {
+        let fd = self.fd();
+        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+        !matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
     }
 
     /// Whether the peer is known to have closed its side. Costs no system call where epoll reports it.
@@ -167,8 +188,8 @@ impl Connection {
 
     /// Makes nginx close the connection as if the client had: no keep-alive, no lingering, no wait for more.
     pub fn pretend_eof(self) {
-        self.read().set_ready(false);
-        self.write().set_ready(false);
+        self.read().unready();
+        self.write().unready();
         // SAFETY: events live as long as the connection.
         unsafe { (*self.read().raw()).set_eof(1) };
     }
@@ -208,9 +229,10 @@ impl Event {
         unsafe { (*self.0).pending_eof() != 0 }
     }
 
-    fn set_ready(self, ready: bool) {
+    /// Forgets that the descriptor was ready, so that the event loop is asked.
+    pub fn unready(self) {
         // SAFETY: see `active`.
-        unsafe { (*self.0).set_ready(ready.into()) };
+        unsafe { (*self.0).set_ready(0) };
     }
 
     /// Ends a delay that an earlier, rate-limited response on this connection left behind.

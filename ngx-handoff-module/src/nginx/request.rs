@@ -174,22 +174,45 @@ impl Request {
         !self.early_data().is_empty() || self.connection().has_unread_bytes()
     }
 
-    /// Ends the connection with this response: frames must not be parsed as a request.
-    pub fn disable_keepalive(self) {
-        // SAFETY: valid by the contract of `from_raw`.
-        unsafe { (*self.raw()).set_keepalive(0) };
+    /// Ends the connection with this response if the client has sent anything behind its handshake: frames must not be
+    /// parsed as a request. What TLS holds back cannot be seen, so that such connections always end.
+    pub fn disable_keepalive_after_frames(self) {
+        if self.connection().is_tls() || self.has_bytes_after_head() {
+            // SAFETY: valid by the contract of `from_raw`.
+            unsafe { (*self.raw()).set_keepalive(0) };
+        }
     }
 
-    /// As a hand-over needs it: no keep-alive, no lingering close, no rate limit.
+    /// Whether a response head has been sent.
+    pub fn head_sent(self) -> bool {
+        // SAFETY: valid by the contract of `from_raw`.
+        unsafe { (*self.raw()).header_sent() != 0 }
+    }
+
+    /// Has the next error answered with nginx's own page, not by `error_page`.
+    pub fn end_error_pages(self) {
+        // SAFETY: valid by the contract of `from_raw`.
+        unsafe { (*self.raw()).set_error_page(1) };
+    }
+
+    /// As a hand-over needs it: no keep-alive, no lingering close.
     pub fn prepare_takeover(self) {
-        let r = self.raw();
         // SAFETY: valid by the contract of `from_raw`.
         unsafe {
-            (*r).set_keepalive(0);
-            (*r).set_lingering_close(0);
-            (*r).limit_rate = 0;
-            (*r).set_limit_rate_set(1);
+            (*self.raw()).set_keepalive(0);
+            (*self.raw()).set_lingering_close(0);
         }
+    }
+
+    /// Lifts `limit_rate` from the response, and ends a delay that an earlier one on this connection left behind: neither
+    /// nginx's unbuffered path nor its tunnel survives a delayed head, as both delete the timer that would end the delay.
+    pub fn lift_rate_limit(self) {
+        // SAFETY: valid by the contract of `from_raw`.
+        unsafe {
+            (*self.raw()).limit_rate = 0;
+            (*self.raw()).set_limit_rate_set(1);
+        }
+        self.connection().write().clear_delay();
     }
 
     /// Whether filters or the connection still hold output.

@@ -4,9 +4,9 @@ use core::ptr::NonNull;
 use core::slice;
 
 use nginx_sys::{
-    NGX_PEER_NEXT, ngx_buf_t, ngx_hash_find, ngx_hash_strlow, ngx_http_request_t,
-    ngx_http_upstream_header_t, ngx_http_upstream_t, ngx_list_push, ngx_str_t, ngx_table_elt_t,
-    ngx_uint_t,
+    NGX_HTTP_BAD_GATEWAY, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_buf_t, ngx_hash_find,
+    ngx_hash_strlow, ngx_http_request_t, ngx_http_upstream_header_t, ngx_http_upstream_t,
+    ngx_list_push, ngx_str_t, ngx_table_elt_t, ngx_uint_t,
 };
 use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
 
@@ -68,14 +68,28 @@ impl Upstream {
     }
 
     /// Gives the peer back without charging it with a failure: the cause was on this side.
-    /// `ngx_http_upstream_next()` does nothing more to a peer whose address is null.
     pub fn excuse_peer(self) {
+        self.free_peer(NGX_PEER_NEXT);
+    }
+
+    /// Gives the peer back as failed, and says so in `$upstream_status`: after the offer nginx takes whatever happens for
+    /// the end of a good response.
+    pub fn blame_peer(self) {
+        self.free_peer(NGX_PEER_FAILED);
+        // SAFETY: valid by the contract of `new`; the state exists once a peer was chosen.
+        if let Some(state) = unsafe { (*self.raw()).state.as_mut() } {
+            state.status = NGX_HTTP_BAD_GATEWAY as ngx_uint_t;
+        }
+    }
+
+    /// nginx does nothing more to a peer whose address is null.
+    fn free_peer(self, state: u32) {
         // SAFETY: valid by the contract of `new`; `free` is the balancer's, called at most once per peer.
         unsafe {
             let peer = &mut (*self.raw()).peer;
             if let (Some(free), false) = (peer.free, peer.sockaddr.is_null()) {
                 let data = peer.data;
-                free(peer, data, NGX_PEER_NEXT as ngx_uint_t);
+                free(peer, data, state as ngx_uint_t);
                 (*self.raw()).peer.sockaddr = core::ptr::null_mut();
             }
         }
@@ -150,6 +164,24 @@ impl Upstream {
             INVALID_HEADER => Err(FieldError::Invalid),
             _ => Err(FieldError::OutOfMemory),
         }
+    }
+
+    /// Whether the whole request has been written.
+    pub fn request_sent(self) -> bool {
+        // SAFETY: valid by the contract of `new`.
+        unsafe { (*self.raw()).request_body_sent() != 0 }
+    }
+
+    /// The status of the answer.
+    pub fn status(self) -> usize {
+        // SAFETY: valid by the contract of `new`.
+        unsafe { (*self.raw()).headers_in.status_n }
+    }
+
+    /// What is still expected of the body; see [`Self::set_remaining`].
+    pub fn remaining(self) -> i64 {
+        // SAFETY: valid by the contract of `new`.
+        unsafe { (*self.raw()).length }
     }
 
     /// Whether the answer's body is chunked.

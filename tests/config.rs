@@ -1,0 +1,119 @@
+//! What `nginx -t` says of configurations: a wrong one is refused at its line, in words that tell what to
+//! change.
+
+use crate::support::Nginx;
+
+#[test]
+fn right_ones_are_accepted() {
+    for server in [
+        "location /ws { ws_handoff unix:/run/ws.sock; }",
+        "location /ws { ws_handoff 127.0.0.1:8080; }",
+        "location /ws { ws_handoff backends; }",
+        "location /ws { if ($arg_a) { ws_handoff unix:/a; } ws_handoff unix:/b; }",
+        "location /ws { limit_except POST { ws_handoff unix:/a; } }",
+        "ws_handoff_connect_timeout 1s; ws_handoff_send_timeout 2s; ws_handoff_read_timeout 3s; \
+         ws_handoff_buffer_size 8k; ws_handoff_next_upstream error http_403 http_503; \
+         ws_handoff_next_upstream_tries 2; ws_handoff_next_upstream_timeout 5s; \
+         ws_handoff_intercept_errors on; ws_handoff_hide_header X-A; ws_handoff_hide_header X-B; \
+         ws_handoff_pass_header Server; ws_handoff_fallback off; \
+         location /ws { ws_handoff backends; ws_handoff_hide_header X-C; \
+             ws_handoff_next_upstream off; ws_handoff_fallback tunnel; }",
+    ] {
+        let upstream = "upstream backends { server unix:/a; server 127.0.0.1:1 backup; }";
+        let (accepted, messages) = Nginx::builder().http(upstream).server(server).check();
+        assert!(accepted, "{server}\n{messages}");
+        assert!(!messages.contains("[warn]"), "{messages}");
+    }
+}
+
+#[test]
+fn number_of_arguments() {
+    let complaint = "invalid number of arguments in \"ws_handoff\" directive";
+    refused("ws_handoff;", complaint);
+    refused("ws_handoff unix:/a unix:/b;", complaint);
+}
+
+#[test]
+fn duplicate() {
+    refused_at(
+        "location /ws {\nws_handoff unix:/a;\nws_handoff unix:/b;\n}",
+        "ws_handoff unix:/b;",
+        "\"ws_handoff\" directive is duplicate",
+    );
+}
+
+#[test]
+fn outside_a_location() {
+    refused_at(
+        "\nws_handoff unix:/a;\n",
+        "ws_handoff unix:/a;",
+        "\"ws_handoff\" directive is not allowed here",
+    );
+}
+
+#[test]
+fn addresses() {
+    refused("ws_handoff unix:;", "no path in the unix domain socket in upstream \"unix:\"");
+    let path = format!("unix:/{}", "a".repeat(108));
+    refused(
+        &format!("ws_handoff {path};"),
+        &format!("too long path in the unix domain socket in upstream \"{path}\""),
+    );
+    refused(
+        "ws_handoff unix:/run/ws.sock:/chat;",
+        "a URI is not allowed after the path of the socket in \"ws_handoff unix:/run/ws.sock:/chat\"",
+    );
+    refused(
+        "ws_handoff http://unix:/run/ws.sock;",
+        "a \"unix:\" path or the name of an upstream is expected, without a scheme, in \
+         \"ws_handoff http://unix:/run/ws.sock\"",
+    );
+    refused(
+        "ws_handoff unix:/run/$arg_room;",
+        "variables are not supported in \"ws_handoff unix:/run/$arg_room\"",
+    );
+    refused("ws_handoff 127.0.0.1:0;", "invalid port in upstream \"127.0.0.1:0\"");
+}
+
+#[test]
+fn unknown_upstream() {
+    refused("ws_handoff backends;", "no port in upstream \"backends\"");
+    refused(
+        "ws_handoff no-such-host.invalid:80;",
+        "host not found in upstream \"no-such-host.invalid\"",
+    );
+}
+
+#[test]
+fn values_of_the_companions() {
+    refused("ws_handoff_read_timeout soon;", "\"ws_handoff_read_timeout\" directive invalid value");
+    refused("ws_handoff_buffer_size big;", "\"ws_handoff_buffer_size\" directive invalid value");
+    refused("ws_handoff_next_upstream sometimes;", "invalid value \"sometimes\"");
+    refused("ws_handoff_fallback maybe;", "invalid value \"maybe\"");
+    refused(
+        "ws_handoff_intercept_errors yes;",
+        "invalid value \"yes\" in \"ws_handoff_intercept_errors\" directive, it must be \"on\" or \
+         \"off\"",
+    );
+    refused(
+        "ws_handoff_connect_timeout 1s; ws_handoff_connect_timeout 1s;",
+        "\"ws_handoff_connect_timeout\" directive is duplicate",
+    );
+    refused("ws_handoff_conect_timeout 1s;", "unknown directive \"ws_handoff_conect_timeout\"");
+}
+
+/// `directive` in a location of its own line is refused at that line with exactly this complaint.
+fn refused(directive: &str, complaint: &str) {
+    refused_at(&format!("location /ws {{\n{directive}\n}}"), directive, complaint);
+}
+
+fn refused_at(server: &str, line: &str, complaint: &str) {
+    let builder = Nginx::builder().server(server);
+    let (accepted, messages) = builder.check();
+    assert!(!accepted, "accepted: {server}");
+    let path = builder.dir().join("nginx.conf");
+    let config = std::fs::read_to_string(&path).expect("read nginx.conf");
+    let number = 1 + config.lines().position(|candidate| candidate == line).expect("the line");
+    let expected = format!("nginx: [emerg] {complaint} in {}:{number}\n", path.display());
+    assert!(messages.contains(&expected), "expected {expected}but got {messages}");
+}

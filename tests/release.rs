@@ -1,0 +1,163 @@
+//! nginx has let go, for good: what becomes of a handed-over client disturbs nobody, and handing over
+//! leaves nothing behind however often it is done.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use crate::support::frame::{BINARY, Frame};
+use crate::support::{
+    Backend, Client, FakeBackend, Handshake, Nginx, PATIENCE, net, proc, wait_until,
+};
+
+#[test]
+fn closing_client_does_not_disturb_those_who_use_its_slot() {
+    const EACH: usize = 20;
+    let backend = FakeBackend::echo();
+    let (arrived, requests) = mpsc::channel();
+    let slow = FakeBackend::tcp(move |peer| arrived.send(peer).expect("the test waits"));
+    // Few slots: all are used again and again.
+    let nginx = Nginx::builder()
+        .events("worker_connections 128;")
+        .server(format!(
+            "location /ws {{ ws_handoff {}; }} \
+             location /slow {{ proxy_buffering off; proxy_pass http://{}; }}",
+            backend.address(),
+            slow.address()
+        ))
+        .quiet()
+        .start();
+
+    for round in 0..10 {
+        let mut leaving: Vec<Client> =
+            (0..EACH).map(|_| Client::upgraded(nginx.address(), "/ws")).collect();
+        nginx.wait_inactive();
+
+        // Each takes two slots, the ones just released first: half of the body is under way.
+        let mut waiting: Vec<Client> = (0..EACH)
+            .map(|_| {
+                let mut client = Client::connect(nginx.address());
+                client.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                client
+            })
+            .collect();
+        let mut peers: Vec<_> = (0..EACH)
+            .map(|_| {
+                let mut peer = requests.recv_timeout(PATIENCE).expect("a proxied request");
+                peer.read_head();
+                peer.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+                peer
+            })
+            .collect();
+        let heads: Vec<_> = waiting.iter_mut().map(Client::read_head).collect();
+
+        // Traffic, then a FIN or a reset.
+        leaving.iter_mut().for_each(|client| client.echo("so long"));
+        for (n, client) in leaving.into_iter().enumerate() {
+            if (n + round) % 2 == 0 { client.reset() } else { drop(client) }
+        }
+        backend.wait_idle();
+        // The worker has seen whatever it was going to see.
+        nginx.stub_status();
+
+        peers.iter_mut().for_each(|peer| peer.write("third"));
+        for (client, head) in waiting.iter_mut().zip(&heads) {
+            assert_eq!(client.read_body(head), b"firstthird");
+        }
+    }
+    assert!(nginx.access_log().iter().all(|line| ["101", "200"].contains(&line.get("status"))));
+}
+
+#[test]
+fn lingering_close_does_not_touch_the_client() {
+    // nginx shuts a connection down and reads on before it closes: always, or when bytes are unread. Here
+    // either would end the client, or keep the connection for a minute.
+    let backend = FakeBackend::echo();
+    for lingering in ["always", "on"] {
+        let nginx = Nginx::start(format!(
+            "lingering_close {lingering}; lingering_time 60s; lingering_timeout 60s; \
+             location /ws {{ ws_handoff {}; }}",
+            backend.address()
+        ));
+        let mut client = Client::connect(nginx.address());
+        // More than the header buffer holds: a part is unread when nginx lets go.
+        let frames = Frame::new(BINARY, vec![3; 1000]).masked().repeat(40);
+        client.send(&[Handshake::new("/ws").bytes(), frames].concat());
+        client.expect_101();
+        nginx.wait_inactive();
+        for _ in 0..40 {
+            client.expect_frame(BINARY, &[3; 1000]);
+        }
+        client.echo("still here");
+    }
+}
+
+#[test]
+fn more_clients_than_worker_connections() {
+    let backend = FakeBackend::echo();
+    let nginx = Nginx::builder()
+        .events("worker_connections 16;")
+        .server(format!("location /ws {{ ws_handoff {}; }}", backend.address()))
+        .quiet()
+        .start();
+    let mut clients: Vec<Client> = (0..300)
+        .map(|n| {
+            let mut client = Client::connect_from(net::source(n), nginx.address());
+            client.upgrade("/ws");
+            client
+        })
+        .collect();
+    clients.iter_mut().for_each(|client| client.echo("all of us"));
+}
+
+#[test]
+fn twenty_thousand_handovers_leave_nothing_behind() {
+    let backend = Backend::echo();
+    let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", backend.address()));
+    // The allocator's and nginx's own caches fill first.
+    churn(&nginx, 2_000);
+    backend.wait_active(0);
+    nginx.wait_inactive();
+    let worker = nginx.worker();
+    let descriptors = proc::descriptors(worker);
+    let held = proc::descriptors(backend.pid()).len();
+    let memory = proc::resident(worker);
+    let accepted = nginx.stub_status().accepts;
+
+    churn(&nginx, 20_000);
+    backend.wait_active(0);
+    nginx.wait_inactive();
+    assert_eq!(nginx.worker(), worker, "the worker has been replaced");
+    assert!(nginx.stub_status().accepts > accepted + 20_000);
+    wait_until("the worker holds as many descriptors as before", || {
+        proc::descriptors(worker).len() == descriptors.len()
+    });
+    backend.wait_descriptors(held);
+    // 14 bytes left behind by each would show.
+    let grown = proc::resident(worker).saturating_sub(memory);
+    assert!(grown < 280_000, "the worker has grown by {grown} bytes");
+    assert_eq!(backend.metric("websocket_connections_total"), 22_000.0);
+    let handed_over = nginx.access_log().iter().filter(|line| line.get("status") == "101").count();
+    assert_eq!(handed_over, 22_000);
+}
+
+/// Hands over so many clients, a few at a time, from many addresses; each says something and leaves.
+fn churn(nginx: &Nginx, count: usize) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= count {
+                        return;
+                    }
+                    let mut client = Client::connect_from(net::source(n), nginx.address());
+                    client.upgrade("/ws");
+                    client.echo("here and gone");
+                    if n % 4 == 0 { drop(client) } else { client.reset() }
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,126 @@
+//! The real backend program.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::client::Client;
+use super::fake::socket_dir;
+use super::process::Process;
+use super::{PROMPTLY, net, paths, proc, wait_until};
+
+/// A running `ws-handoff-backend` with its Unix socket and its admin port.
+pub struct Backend {
+    process: Process,
+    dir: TempDir,
+    admin: SocketAddr,
+    draining: bool,
+}
+
+impl Backend {
+    /// Starts it with these arguments besides `--socket` and `--admin`.
+    pub fn start(arguments: &[&str]) -> Backend {
+        let dir = socket_dir();
+        let admin: SocketAddr = (Ipv4Addr::LOCALHOST, net::free_port()).into();
+        let log = fs::File::create(dir.path().join("log")).expect("create the backend's log");
+        let mut command = Command::new(paths::backend());
+        command
+            .arg("--socket")
+            .arg(dir.path().join("ws"))
+            .args(["--admin", &admin.to_string()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log's descriptor"))
+            .stderr(log);
+        let process = Process::spawn("ws-handoff-backend", &mut command, Signal::SIGKILL);
+        let mut backend = Backend { process, dir, admin, draining: false };
+        wait_until("the backend listens", || {
+            if let Some(status) = backend.process.exited() {
+                panic!("the backend exited: {status}\n{}", backend.log());
+            }
+            backend.socket().exists() && TcpStream::connect(admin).is_ok()
+        });
+        backend
+    }
+
+    /// Serves an echo.
+    pub fn echo() -> Backend {
+        Backend::start(&["--app", "echo"])
+    }
+
+    /// As nginx's configuration names it.
+    pub fn address(&self) -> String {
+        format!("unix:{}", self.socket().display())
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.dir.path().join("log")).unwrap_or_default())
+            .into_owned()
+    }
+
+    /// The value of a sample (`name` or `name{label="value"}`), or the sum of all with that name; panics if
+    /// there is none.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, body) = Client::connect(self.admin).get("/metrics");
+        let text = String::from_utf8(body).expect("UTF-8");
+        let values: Vec<f64> = text
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter(|(sample, _)| {
+                *sample == name || sample.split_once('{').is_some_and(|(start, _)| start == name)
+            })
+            .map(|(_, value)| value.parse().expect("a number"))
+            .collect();
+        assert!(!values.is_empty(), "no {name} in\n{text}");
+        values.iter().sum()
+    }
+
+    /// Tells it to drain and exit.
+    pub fn drain(&mut self) {
+        self.process.signal(Signal::SIGTERM);
+        self.draining = true;
+    }
+
+    /// Waits until it serves exactly `count` clients.
+    pub fn wait_active(&self, count: usize) {
+        wait_until(&format!("the backend serves {count} clients"), || {
+            self.metric("websocket_connections_active") == count as f64
+        });
+    }
+
+    /// Waits until it holds no more descriptors than `before`.
+    pub fn wait_descriptors(&self, before: usize) {
+        wait_until("the backend holds as many descriptors as before", || {
+            proc::descriptors(self.pid()).len() <= before
+        });
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("ws")
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let exited = self.process.exited();
+        let stopped = self.process.stop(Signal::SIGTERM, PROMPTLY);
+        if thread::panicking() || exited.is_some() || !stopped {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("backend:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+        if !thread::panicking() {
+            let expected = self.draining || exited.is_none();
+            assert!(expected, "the backend had exited: {exited:?}");
+        }
+    }
+}

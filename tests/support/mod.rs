@@ -1,0 +1,60 @@
+//! What the tests are made of: real processes with a directory and ports of their own, a scripted
+//! backend, a raw client. Everything blocks, with a deadline; nothing here knows what is being
+//! tested.
+
+pub mod backend;
+pub mod client;
+pub mod fake;
+pub mod frame;
+pub mod head;
+pub mod large;
+pub mod log;
+pub mod net;
+pub mod nginx;
+pub mod paths;
+pub mod peer;
+pub mod proc;
+pub mod process;
+pub mod python;
+pub mod stuck;
+
+pub use backend::Backend;
+pub use client::Client;
+pub use fake::{FakeBackend, ManualBackend};
+pub use head::{Handshake, Head};
+pub use nginx::Nginx;
+pub use peer::Peer;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything that must happen may take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What "promptly" means: far below every timeout of nginx that could hide a hang-up that never
+/// came (the shortest default is 60 s), far above what a loaded machine needs.
+pub const PROMPTLY: Duration = Duration::from_secs(5);
+
+/// Polls `probe` until it yields; panics with `what` after [`PATIENCE`].
+pub fn wait_for<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
+    wait_for_within(what, PATIENCE, probe)
+}
+
+/// Polls `probe` until it yields; panics with `what` after `limit`.
+pub fn wait_for_within<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain: {what}");
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Polls `fact` until it is true; panics with `what` after [`PATIENCE`].
+pub fn wait_until(what: &str, mut fact: impl FnMut() -> bool) {
+    wait_for(what, || fact().then_some(()));
+}

@@ -1,0 +1,43 @@
+//! Where the things under test are: what `make build` stages, unless the environment says
+//! otherwise.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The nginx that the module was built against.
+pub fn nginx() -> PathBuf {
+    staged("WS_HANDOFF_TEST_NGINX", "build/sbin/nginx")
+}
+
+/// The module, loaded with `load_module`.
+pub fn module() -> PathBuf {
+    staged("WS_HANDOFF_TEST_MODULE", "build/modules/ngx_http_ws_handoff_module.so")
+}
+
+/// The backend program.
+pub fn backend() -> PathBuf {
+    staged("WS_HANDOFF_TEST_BACKEND", "build/bin/ws-handoff-backend")
+}
+
+/// The Python interpreter that has the `websockets` package.
+pub fn python() -> PathBuf {
+    staged("WS_HANDOFF_TEST_PYTHON", "build/venv/bin/python")
+}
+
+/// A script of `tests/python`.
+pub fn python_script(name: &str) -> PathBuf {
+    root().join("tests/python").join(name)
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn staged(variable: &str, default: &str) -> PathBuf {
+    let path = match env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => root().join(default),
+    };
+    assert!(path.is_file(), "{} is missing: run `make build` (or set {variable})", path.display());
+    path
+}

@@ -1,0 +1,76 @@
+//! A child process that dies with the test, and with the test program should that be killed.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::sys::prctl;
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use super::wait_for_within;
+
+/// A running child; SIGKILLed when dropped, if it was not stopped in a better way.
+pub struct Process {
+    child: Child,
+    name: &'static str,
+}
+
+impl Process {
+    /// Starts `command`. `orphan_signal` is what it gets should this program die first: for a
+    /// process with children of its own, one upon which it stops them.
+    pub fn spawn(name: &'static str, command: &mut Command, orphan_signal: Signal) -> Process {
+        // SAFETY: prctl(2) is async-signal-safe and nothing is allocated between fork and exec.
+        unsafe {
+            command.pre_exec(move || prctl::set_pdeathsig(orphan_signal).map_err(io::Error::from));
+        }
+        let child = command.spawn().unwrap_or_else(|error| panic!("start {name}: {error}"));
+        Process { child, name }
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid fits")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        signal::kill(Pid::from_raw(self.pid()), signal)
+            .unwrap_or_else(|error| panic!("send {signal} to {}: {error}", self.name));
+    }
+
+    /// The exit status if it has exited.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("wait for a child")
+    }
+
+    /// Waits for the exit; panics when it takes longer than `limit`.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let what = format!("{} (pid {}) exits", self.name, self.pid());
+        wait_for_within(&what, limit, || self.exited())
+    }
+
+    /// Asks with `signal`, waits up to `limit`; whether it exited.
+    pub fn stop(&mut self, signal: Signal, limit: Duration) -> bool {
+        if self.exited().is_some() {
+            return true;
+        }
+        self.signal(signal);
+        let deadline = Instant::now() + limit;
+        while self.exited().is_none() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

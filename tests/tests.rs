@@ -1,0 +1,31 @@
+//! End-to-end tests: the real nginx, the real module, the real backend, real sockets. Every test owns its
+//! directory, ports and processes. One module per promise.
+
+mod support;
+
+// The opening handshake, every rule of it, is judged by nginx before a backend hears of it.
+mod handshake;
+// Handed over: frames flow, and nginx has forgotten the client.
+mod handoff;
+// Bytes sent before nginx let go arrive once and in order.
+mod early_data;
+// A backend's refusal reaches the client as it is.
+mod refusal;
+// What the backend sees of a request, and the ways to reach a location.
+mod request;
+// Before the offer: the next peer, else 502 or 504; a peer that cannot be handed over to is tunnelled to.
+mod peers;
+// A thousand times each: backends that fail before the offer, after it, and between offer and commit.
+mod failure;
+// The client vanishes, at each step.
+mod client_gone;
+// The 101 has to wait for the client's send buffer; the received socket is as a new one.
+mod send_buffer;
+// What becomes of a handed-over client disturbs nobody, and 20,000 handovers leave nothing behind.
+mod release;
+// Reload, stop, start, a killed worker: handed-over connections live on, old workers do not.
+mod reload;
+// wss, through the tunnel.
+mod tls;
+// Wrong configurations are refused at their line.
+mod config;
