@@ -1,15 +1,10 @@
 //! A client is handed over, talks to the backend, and nginx has forgotten it: no system call, no
 //! descriptor, no active connection; only the line in the access log.
 
-use std::fs;
-use std::process::{Command, Stdio};
-
-use nix::sys::signal::Signal;
-
 use crate::support::frame::{BINARY, CLOSE, Frame, PING, PONG};
-use crate::support::process::Process;
+use crate::support::strace::Strace;
 use crate::support::{
-    Backend, Client, FakeBackend, Nginx, PATIENCE, fake, net, proc, python, wait_until,
+    Backend, Client, FakeBackend, Nginx, PATIENCE, net, proc, python, wait_until,
 };
 
 #[test]
@@ -231,35 +226,4 @@ fn kinds(descriptors: &[(u32, String)]) -> Vec<String> {
         .collect();
     kinds.sort();
     kinds
-}
-
-/// strace attached to a process.
-struct Strace {
-    process: Process,
-    dir: tempfile::TempDir,
-}
-
-impl Strace {
-    fn attach(pid: i32) -> Strace {
-        let dir = fake::socket_dir();
-        let messages = fs::File::create(dir.path().join("messages")).expect("create a file");
-        let mut command = Command::new("strace");
-        command.args(["-f", "-p", &pid.to_string(), "-o"]).arg(dir.path().join("trace"));
-        command.stdin(Stdio::null()).stderr(messages);
-        // strace detaches from what it traces when it is interrupted.
-        let mut process = Process::spawn("strace", &mut command, Signal::SIGINT);
-        wait_until("strace has attached", || {
-            let messages = fs::read_to_string(dir.path().join("messages")).unwrap_or_default();
-            assert!(process.exited().is_none(), "strace: {messages}");
-            messages.contains("attached")
-        });
-        Strace { process, dir }
-    }
-
-    /// The system calls seen.
-    fn detach(mut self) -> Vec<String> {
-        assert!(self.process.stop(Signal::SIGINT, PATIENCE), "strace does not detach");
-        let trace = fs::read_to_string(self.dir.path().join("trace")).expect("read the trace");
-        trace.lines().map(str::to_owned).collect()
-    }
 }

@@ -1,19 +1,16 @@
 //! Before the offer nothing has been promised: whatever is wrong with a backend, the client gets the next
-//! peer, else 502 or 504; and a peer that no descriptor can be passed to is tunnelled to.
+//! peer, else 502 or 504.
 
 use std::os::unix::net::UnixListener;
 
 use nix::sys::signal::Signal;
 
-use crate::support::fake::{FullBacklog, socket_dir};
-use crate::support::frame::{self, BINARY, Frame};
+use crate::support::fake::{ABSENT, FullBacklog, socket_dir, without_handoff};
+use crate::support::frame::{self, Frame};
 use crate::support::nginx::signal_worker;
 use crate::support::{
     Backend, Client, FakeBackend, Handshake, ManualBackend, Nginx, Peer, net, wait_until,
 };
-
-/// nginx's own `crit` for a Unix socket that is not there.
-const ABSENT: &str = "failed (2: No such file or directory) while connecting to upstream";
 
 #[test]
 fn backend_down() {
@@ -229,7 +226,7 @@ fn error_page_falls_back() {
 
 #[test]
 fn error_page_falls_back_to_proxy_pass() {
-    let plain = tunnelled(FakeBackend::tcp);
+    let plain = FakeBackend::tcp(without_handoff);
     let dir = socket_dir();
     let server = format!(
         "location /ws {{ error_page 502 503 504 = @proxy; ws_handoff unix:{}/absent; }} \
@@ -244,75 +241,8 @@ fn error_page_falls_back_to_proxy_pass() {
 }
 
 #[test]
-fn tcp_peer_is_tunnelled_to() {
-    let plain = tunnelled(FakeBackend::tcp);
-    let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", plain.address()));
-    talks_through_the_tunnel(&nginx, "/ws");
-    // Nothing can be offered there: the kernel would swallow it.
-    assert_eq!(plain.only_head().field("Handoff"), None);
-}
-
-#[test]
-fn unix_peer_without_handoff_is_tunnelled_to() {
-    let plain = tunnelled(FakeBackend::unix);
-    let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", plain.address()));
-    talks_through_the_tunnel(&nginx, "/ws");
-    assert_eq!(plain.only_head().field("Handoff"), Some("fd; v=1"));
-    assert_eq!(plain.descriptors(), 0);
-}
-
-#[test]
-fn backup_tcp_peer_is_tunnelled_to_when_the_unix_one_is_down() {
-    let plain = tunnelled(FakeBackend::tcp);
-    let dir = socket_dir();
-    let nginx = Nginx::builder()
-        .http(format!(
-            "upstream ws {{ server unix:{}/absent; server {} backup; }}",
-            dir.path().display(),
-            plain.address()
-        ))
-        .server("location /ws { ws_handoff ws; }")
-        .tolerate(ABSENT)
-        .start();
-    talks_through_the_tunnel(&nginx, "/ws");
-    // Decided per peer, not once for the upstream.
-    assert_eq!(plain.only_head().field("Handoff"), None);
-    let line = nginx.logged("GET /ws");
-    assert_eq!(line.get("upstream_status"), "502, 101");
-}
-
-#[test]
-fn unix_peer_behind_a_tcp_one_is_handed_over_to() {
-    let backend = FakeBackend::echo();
-    let nginx = Nginx::builder()
-        .http(format!(
-            "upstream ws {{ server 127.0.0.1:{}; server {} backup; }}",
-            net::free_port(),
-            backend.address()
-        ))
-        .server("location /ws { ws_handoff ws; }")
-        .start();
-    let mut client = Client::upgraded(nginx.address(), "/ws");
-    client.echo("handed over");
-    assert_eq!(backend.descriptors(), 1);
-    assert_eq!(backend.only_head().field("Handoff"), Some("fd; v=1"));
-}
-
-#[test]
-fn tcp_peer_that_speaks_handoff_gets_no_descriptor() {
-    let backend = FakeBackend::tcp(|mut peer| {
-        peer.read_head();
-        peer.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd\r\n\r\n");
-        assert!(peer.recv_to_end().is_empty(), "an offer over TCP");
-    });
-    let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", backend.address()));
-    let head = Client::connect(nginx.address()).ask(&Handshake::new("/ws"));
-    assert_eq!(head.status(), 502);
-}
-
-#[test]
 fn fallback_off_takes_a_peer_without_handoff_for_a_failed_one() {
-    for plain in [tunnelled(FakeBackend::tcp), tunnelled(FakeBackend::unix)] {
+    for plain in [FakeBackend::tcp(without_handoff), FakeBackend::unix(without_handoff)] {
         let (next, nginx) = pair(&plain.address(), "ws_handoff_fallback off;");
         let mut client = Client::upgraded(nginx.address(), "/ws");
         client.echo("from the next");
@@ -320,66 +250,6 @@ fn fallback_off_takes_a_peer_without_handoff_for_a_failed_one() {
         let head = Client::connect(nginx.address()).ask(&Handshake::new("/alone"));
         assert_eq!(head.status(), 502);
     }
-}
-
-#[test]
-fn tunnel_forwards_early_data_of_both_sides() {
-    let backend = FakeBackend::unix(|mut peer| {
-        peer.read_head();
-        let hello = Frame::text("hello").unmasked();
-        peer.write([b"HTTP/1.1 101 Switching Protocols\r\n\r\n", hello.as_slice()].concat());
-        frame::echo(peer.stream(), b"");
-    });
-    let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", backend.address()));
-    let mut client = Client::connect(nginx.address());
-    client.send(&[Handshake::new("/ws").bytes(), Frame::text("early").masked()].concat());
-    client.expect_101();
-    client.expect_frame(frame::TEXT, b"hello");
-    client.expect_frame(frame::TEXT, b"early");
-    client.echo("later");
-}
-
-#[test]
-fn tunnel_does_not_end_with_the_timeouts_of_the_handshake() {
-    let plain = tunnelled(FakeBackend::unix);
-    let silent = FakeBackend::unix(|mut peer| {
-        peer.read_head();
-        peer.recv_to_end();
-    });
-    let nginx = Nginx::start(format!(
-        "location /ws {{ ws_handoff_read_timeout 300ms; ws_handoff_send_timeout 300ms; \
-             ws_handoff {}; }} \
-         location /slow {{ ws_handoff_read_timeout 900ms; ws_handoff {}; }}",
-        plain.address(),
-        silent.address()
-    ));
-    let mut client = Client::upgraded(nginx.address(), "/ws");
-    // By nginx's own clock: a timeout three times as long has passed after this.
-    let head = Client::connect(nginx.address()).ask(&Handshake::new("/slow"));
-    assert_eq!(head.status(), 504);
-    client.echo("still there");
-}
-
-#[test]
-fn tunnel_ends_when_either_side_closes() {
-    let backend = ManualBackend::unix();
-    let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", backend.address()));
-    let open = || {
-        let mut client = Client::connect(nginx.address());
-        client.send(&Handshake::new("/ws").bytes());
-        let mut peer = backend.accept();
-        peer.read_head();
-        peer.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n");
-        client.expect_101();
-        (client, peer)
-    };
-    let (client, mut peer) = open();
-    drop(client);
-    assert!(peer.recv_to_end().is_empty());
-    let (mut client, peer) = open();
-    drop(peer);
-    assert!(client.expect_end().0.is_empty());
-    nginx.wait_inactive();
 }
 
 /// With a good backend behind `address`, /ws is served by that; /alone, with `address` only, is answered
@@ -422,29 +292,6 @@ fn answering(answer: &str) -> FakeBackend {
         peer.read_head();
         peer.try_write(&answer);
     })
-}
-
-/// A WebSocket server that knows nothing of handing over.
-fn tunnelled(listen: impl Fn(fn(Peer)) -> FakeBackend) -> FakeBackend {
-    listen(|mut peer| {
-        peer.read_head();
-        peer.write(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-        );
-        frame::echo(peer.stream(), b"");
-    })
-}
-
-fn talks_through_the_tunnel(nginx: &Nginx, target: &str) {
-    let mut client = Client::upgraded(nginx.address(), target);
-    client.echo("through the tunnel");
-    let large: Vec<u8> = (0..1 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
-    client.send_frame(&Frame::new(BINARY, large.as_slice()));
-    client.expect_frame(BINARY, &large);
-    assert_eq!(nginx.stub_status().active, 2, "the tunnel and the one that asks");
-    drop(client);
-    nginx.wait_inactive();
 }
 
 /// nginx where /ws goes to `first` and then to an echoing backend, and /alone to `first` only.

@@ -6,66 +6,63 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::support::frame::{BINARY, Frame};
+use crate::support::stuck::Trap;
 use crate::support::{
-    Backend, Client, FakeBackend, Handshake, Nginx, PATIENCE, net, proc, wait_until,
+    Backend, Client, FakeBackend, Handshake, Head, ManualBackend, Nginx, PATIENCE, Peer, net, proc,
+    wait_until,
 };
 
 #[test]
 fn closing_client_does_not_disturb_those_who_use_its_slot() {
-    const EACH: usize = 20;
     let backend = FakeBackend::echo();
-    let (arrived, requests) = mpsc::channel();
-    let slow = FakeBackend::tcp(move |peer| arrived.send(peer).expect("the test waits"));
+    let slow = Slow::new();
     // Few slots: all are used again and again.
     let nginx = Nginx::builder()
         .events("worker_connections 128;")
-        .server(format!(
-            "location /ws {{ ws_handoff {}; }} \
-             location /slow {{ proxy_buffering off; proxy_pass http://{}; }}",
-            backend.address(),
-            slow.address()
-        ))
+        .server(format!("location /ws {{ ws_handoff {}; }} {}", backend.address(), slow.location()))
         .quiet()
         .start();
-
     for round in 0..10 {
         let mut leaving: Vec<Client> =
             (0..EACH).map(|_| Client::upgraded(nginx.address(), "/ws")).collect();
         nginx.wait_inactive();
-
-        // Each takes two slots, the ones just released first: half of the body is under way.
-        let mut waiting: Vec<Client> = (0..EACH)
-            .map(|_| {
-                let mut client = Client::connect(nginx.address());
-                client.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
-                client
-            })
-            .collect();
-        let mut peers: Vec<_> = (0..EACH)
-            .map(|_| {
-                let mut peer = requests.recv_timeout(PATIENCE).expect("a proxied request");
-                peer.read_head();
-                peer.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
-                peer
-            })
-            .collect();
-        let heads: Vec<_> = waiting.iter_mut().map(Client::read_head).collect();
-
-        // Traffic, then a FIN or a reset.
-        leaving.iter_mut().for_each(|client| client.echo("so long"));
-        for (n, client) in leaving.into_iter().enumerate() {
-            if (n + round) % 2 == 0 { client.reset() } else { drop(client) }
-        }
-        backend.wait_idle();
-        // The worker has seen whatever it was going to see.
-        nginx.stub_status();
-
-        peers.iter_mut().for_each(|peer| peer.write("third"));
-        for (client, head) in waiting.iter_mut().zip(&heads) {
-            assert_eq!(client.read_body(head), b"firstthird");
-        }
+        slow.undisturbed_by(&nginx, || {
+            leaving.iter_mut().for_each(|client| client.echo("so long"));
+            for (n, client) in leaving.drain(..).enumerate() {
+                if (n + round) % 2 == 0 { client.reset() } else { drop(client) }
+            }
+            backend.wait_idle();
+        });
     }
     assert!(nginx.access_log().iter().all(|line| ["101", "200"].contains(&line.get("status"))));
+}
+
+#[test]
+fn client_of_a_failed_handover_does_not_disturb_those_who_use_its_slot() {
+    // Its socket is alive in the backend, which took it and then broke the connection to nginx.
+    let backend = ManualBackend::unix();
+    let slow = Slow::new();
+    let nginx = Trap::configure(Nginx::builder())
+        .events("worker_connections 128;")
+        .server(format!("location /ws {{ ws_handoff {}; }} {}", backend.address(), slow.location()))
+        .start();
+    let mut trap = Trap::new();
+    for _ in 0..10 {
+        let mut failed: Vec<_> = (0..EACH)
+            .map(|_| {
+                let stuck = trap.catch(&nginx, &backend, "/ws", b"");
+                drop(stuck.peer);
+                (stuck.client, stuck.offer)
+            })
+            .collect();
+        nginx.wait_inactive();
+        slow.undisturbed_by(&nginx, || {
+            for (client, offer) in failed.drain(..) {
+                client.reset();
+                drop(offer);
+            }
+        });
+    }
 }
 
 #[test]
@@ -160,4 +157,56 @@ fn churn(nginx: &Nginx, count: usize) {
             });
         }
     });
+}
+
+/// Clients at a time.
+const EACH: usize = 20;
+
+/// Ordinary requests, proxied to an upstream that takes its time.
+struct Slow {
+    upstream: FakeBackend,
+    requests: mpsc::Receiver<Peer>,
+}
+
+impl Slow {
+    fn new() -> Slow {
+        let (arrived, requests) = mpsc::channel();
+        let upstream = FakeBackend::tcp(move |peer| arrived.send(peer).expect("the test waits"));
+        Slow { upstream, requests }
+    }
+
+    fn location(&self) -> String {
+        format!(
+            "location /slow {{ proxy_buffering off; proxy_pass http://{}; }}",
+            self.upstream.address()
+        )
+    }
+
+    /// Has `EACH` requests under way, half of their bodies delivered, while `commotion` happens; all of them
+    /// must end as if it had not. Each takes two slots of nginx's, the ones released last first.
+    fn undisturbed_by(&self, nginx: &Nginx, commotion: impl FnOnce()) {
+        let mut clients: Vec<Client> = (0..EACH)
+            .map(|_| {
+                let mut client = Client::connect(nginx.address());
+                client.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                client
+            })
+            .collect();
+        let mut peers: Vec<Peer> = (0..EACH)
+            .map(|_| {
+                let mut peer = self.requests.recv_timeout(PATIENCE).expect("a proxied request");
+                peer.read_head();
+                peer.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+                peer
+            })
+            .collect();
+        let heads: Vec<Head> = clients.iter_mut().map(Client::read_head).collect();
+        commotion();
+        // The worker has seen whatever it was going to see.
+        nginx.serve_others();
+        peers.iter_mut().for_each(|peer| peer.write("third"));
+        for (client, head) in clients.iter_mut().zip(&heads) {
+            assert_eq!(client.read_body(head), b"firstthird");
+        }
+    }
 }

@@ -7,9 +7,10 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::support::fake::without_handoff;
 use crate::support::{
-    Backend, Client, FakeBackend, Handshake, ManualBackend, Nginx, PROMPTLY, frame, proc,
-    wait_for_within, wait_until,
+    Backend, Client, FakeBackend, Handshake, ManualBackend, Nginx, PROMPTLY, proc, wait_for_within,
+    wait_until,
 };
 
 const CLIENTS: usize = 50;
@@ -102,11 +103,7 @@ fn reload_in_the_middle_of_a_handshake() {
 #[test]
 fn tunnelled_client_keeps_its_worker_until_it_leaves() {
     // The contrast, and the limit that the documentation names.
-    let backend = FakeBackend::unix(|mut peer| {
-        peer.read_head();
-        peer.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n");
-        frame::echo(peer.stream(), b"");
-    });
+    let backend = FakeBackend::unix(without_handoff);
     let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", backend.address()));
     let mut client = Client::upgraded(nginx.address(), "/ws");
     let old = nginx.worker();

@@ -13,8 +13,10 @@ mod early_data;
 mod refusal;
 // What the backend sees of a request, and the ways to reach a location.
 mod request;
-// Before the offer: the next peer, else 502 or 504; a peer that cannot be handed over to is tunnelled to.
+// Before the offer: the next peer, else 502 or 504.
 mod peers;
+// A peer that cannot be handed over to is tunnelled to.
+mod tunnel;
 // A thousand times each: backends that fail before the offer, after it, and between offer and commit.
 mod failure;
 // The client vanishes, at each step.
@@ -23,6 +25,8 @@ mod client_gone;
 mod send_buffer;
 // What becomes of a handed-over client disturbs nobody, and 20,000 handovers leave nothing behind.
 mod release;
+// nginx's event loop keeps no registration of a socket that lives on in a backend.
+mod registration;
 // Reload, stop, start, a killed worker: handed-over connections live on, old workers do not.
 mod reload;
 // wss, through the tunnel.

@@ -193,6 +193,19 @@ impl ManualBackend {
     }
 }
 
+/// nginx's own `crit` for a Unix socket that is not there.
+pub const ABSENT: &str = "failed (2: No such file or directory) while connecting to upstream";
+
+/// A script: a WebSocket server that knows nothing of handing over, and echoes.
+pub fn without_handoff(mut peer: Peer) {
+    peer.read_head();
+    peer.write(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+    );
+    frame::echo(peer.stream(), b"");
+}
+
 /// A directory whose name leaves room for a socket's (108 bytes in sun_path).
 pub fn socket_dir() -> TempDir {
     tempfile::Builder::new().prefix("wsh-").tempdir_in("/tmp").expect("a directory")

@@ -16,6 +16,7 @@ pub mod peer;
 pub mod proc;
 pub mod process;
 pub mod python;
+pub mod strace;
 pub mod stuck;
 
 pub use backend::Backend;

@@ -98,7 +98,7 @@ pub fn tcp_option(socket: &impl AsFd, option: libc::c_int) -> libc::c_int {
 }
 
 /// Has the kernel drop every segment that arrives for `socket`, before TCP sees it: nothing is received, and
-/// nothing acknowledged.
+/// nothing acknowledged. Some hardened kernels let only root do so.
 pub fn drop_arrivals(socket: &impl AsFd) {
     const DROP: libc::c_uint = 0;
     // BPF_RET | BPF_K: how many bytes to keep.
@@ -130,5 +130,10 @@ fn set_option<T>(socket: &impl AsFd, option: libc::c_int, value: &T) {
     let result = unsafe {
         libc::setsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, option, value.cast(), len)
     };
-    assert_eq!(result, 0, "setsockopt: {}", io::Error::last_os_error());
+    assert_eq!(
+        result,
+        0,
+        "setsockopt of SO_{{ATTACH,DETACH}}_FILTER: {}",
+        io::Error::last_os_error()
+    );
 }

@@ -214,6 +214,7 @@ impl Nginx {
         });
         self.process = Some(process);
         wait_until("workers run", || self.workers().len() == self.site.workers);
+        self.wait_inactive();
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -269,8 +270,11 @@ impl Nginx {
 
     pub fn stub_status(&self) -> StubStatus {
         let mut client = Client::connect(self.address());
-        let (_, body) = client.get("/stub_status");
-        let text = String::from_utf8(body).expect("ASCII");
+        client.send(b"GET /stub_status HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let head = client.read_head();
+        let text = String::from_utf8(client.read_body(&head)).expect("ASCII");
+        // Its descriptor is closed, and not counted by whoever counts next.
+        client.read_to_end();
         let numbers: Vec<u64> =
             text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let [active, accepts, handled, requests, reading, writing, waiting] = numbers[..] else {

@@ -44,6 +44,18 @@ pub fn descriptors(pid: i32) -> Vec<(u32, String)> {
     found
 }
 
+/// How many descriptors `pid` has registered with its epoll instances.
+pub fn registrations(pid: i32) -> usize {
+    descriptors(pid)
+        .iter()
+        .filter(|(_, target)| target == "anon_inode:[eventpoll]")
+        .map(|(number, _)| {
+            let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"));
+            info.unwrap_or_default().lines().filter(|line| line.starts_with("tfd:")).count()
+        })
+        .sum()
+}
+
 /// Resident memory of `pid` in bytes.
 pub fn resident(pid: i32) -> u64 {
     let rollup =
