@@ -43,6 +43,31 @@ fn before_the_answer() {
 }
 
 #[test]
+fn before_the_answer_by_a_reset_that_discards_its_frames() {
+    // A backend that never answers: only the reset can end this within the patience of a test.
+    let backend = ManualBackend::unix();
+    let nginx = site(&backend.address());
+    let before = proc::descriptors(nginx.worker()).len();
+    let frame = Frame::text("discarded").masked();
+    for behind_the_head in [true, false] {
+        let mut client = Client::connect(nginx.address());
+        let mut bytes = Handshake::new("/ws").bytes();
+        if behind_the_head {
+            bytes.extend_from_slice(&frame);
+        }
+        client.send(&bytes);
+        let mut peer = backend.accept();
+        peer.read_head();
+        if !behind_the_head {
+            client.send(&frame);
+        }
+        client.reset();
+        assert!(peer.recv_to_end().is_empty(), "something for a client that is gone");
+    }
+    cleaned_up(&nginx, before);
+}
+
+#[test]
 fn between_head_and_answer_with_the_answer_under_way() {
     // Both at once: whichever nginx sees first, the other must do no harm.
     let backend = ManualBackend::unix();

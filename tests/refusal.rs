@@ -2,7 +2,7 @@
 //! delimited; then the connection goes on, unless frames are under way.
 
 use crate::support::frame::Frame;
-use crate::support::{Client, FakeBackend, Handshake, Nginx};
+use crate::support::{Client, FakeBackend, Handshake, ManualBackend, Nginx};
 
 const BODY: &str = "{\"error\": \"no such room\"}\n";
 
@@ -105,6 +105,22 @@ fn refusal_without_a_body() {
         assert_eq!(head.field("X-Reason"), Some("a"));
         // No body follows: the next response does.
         assert_eq!(client.get("/stub_status").0.status(), 200);
+    }
+}
+
+#[test]
+fn refusal_without_a_body_does_not_wait_for_the_backend_to_close() {
+    let backend = ManualBackend::unix();
+    let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", backend.address()));
+    for status in ["204 No Content", "304 Not Modified"] {
+        let mut client = Client::connect(nginx.address());
+        client.send(&Handshake::new("/ws").bytes());
+        let mut peer = backend.accept();
+        peer.read_head();
+        peer.write(format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n"));
+        assert_eq!(client.read_head().line, format!("HTTP/1.1 {status}"));
+        assert_eq!(client.get("/stub_status").0.status(), 200);
+        assert!(peer.recv_to_end().is_empty());
     }
 }
 

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::sync::mpsc;
 
 use crate::support::frame::{self, BINARY, Frame};
-use crate::support::{Backend, FakeBackend, Nginx, PATIENCE, Peer, net, proc, python};
+use crate::support::{
+    Backend, FakeBackend, ManualBackend, Nginx, PATIENCE, Peer, net, proc, python,
+};
 
 #[test]
 fn python_client_exchanges_text_and_binary_up_to_1_mib() {
@@ -74,6 +76,25 @@ fn all_that_the_backend_sent_before_it_closed_arrives() {
 }
 
 #[test]
+fn orderly_close_while_a_backend_is_asked_ends_the_request() {
+    // The alert that says goodbye is not a frame that somebody is owed.
+    let backend = ManualBackend::unix();
+    let site = Site::new(&backend.address(), "");
+    site.run("leave", &[]);
+    site.nginx.wait_inactive();
+    assert_eq!(site.nginx.logged("GET /ws").get("status"), "499");
+}
+
+#[test]
+fn handshake_behind_a_response_of_any_size_gets_its_101_whole() {
+    // For some of the sizes the response leaves no room for the 101 in the client's send buffer, which a tunnel could
+    // not wait for: nginx has to wait before it asks a backend.
+    let backend = tunnel(|mut peer| frame::echo(peer.stream(), b""));
+    let site = Site::with(&backend.address(), "", "sndbuf=8k", "location = /blob { root .; }");
+    site.run("behind", &[]);
+}
+
+#[test]
 fn fallback_off_answers_501_before_a_backend_is_asked() {
     let backend = FakeBackend::echo();
     let site = Site::new(&backend.address(), "ws_handoff_fallback off;");
@@ -98,10 +119,14 @@ struct Site {
 
 impl Site {
     fn new(address: &str, directives: &str) -> Site {
+        Site::with(address, directives, "", "")
+    }
+
+    fn with(address: &str, directives: &str, listen: &str, server: &str) -> Site {
         let port = net::free_port();
-        let builder = Nginx::builder().http(format!(
-            "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate cert.pem; \
-             ssl_certificate_key key.pem; \
+        let builder = Nginx::builder().file("blob", vec![b'b'; 1 << 16]).http(format!(
+            "server {{ listen 127.0.0.1:{port} ssl {listen}; ssl_certificate cert.pem; \
+             ssl_certificate_key key.pem; {server} \
              location /ws {{ {directives} ws_handoff {address}; }} }}"
         ));
         let made = Command::new("openssl")

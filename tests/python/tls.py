@@ -1,10 +1,14 @@
 """A raw TLS client for what a WebSocket library does not do: the parts of the tests of wss."""
 
 import argparse
+import fcntl
 import itertools
 import socket
 import ssl
 import struct
+import sys
+import termios
+import time
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -18,11 +22,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("cafile")
-    parser.add_argument("part", choices=["early", "send", "receive", "status"])
+    parser.add_argument("part", choices=["early", "send", "receive", "leave", "behind", "status"])
     parser.add_argument("how", nargs="?", choices=["close_notify", "fin"])
     args = parser.parse_args()
 
     context = ssl.create_default_context(cafile=args.cafile)
+    if args.part == "behind":
+        # Finer than a 101, from nothing in its way to more than the buffers hold.
+        for size in range(1, 60_000, 400):
+            behind(context, args.port, size)
+        return
     plain = socket.create_connection(("127.0.0.1", args.port), timeout=20)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
@@ -32,6 +41,8 @@ def main() -> None:
             send(tls, args.how)
         elif args.part == "receive":
             receive(tls)
+        elif args.part == "leave":
+            leave(tls)
         else:
             tls.sendall(HANDSHAKE)
             print(read_head(tls).split(b"\r\n")[0].decode())
@@ -71,6 +82,48 @@ def receive(tls: ssl.SSLSocket) -> None:
     while chunk := tls.recv(65536):
         total += len(chunk)
     print(total)
+
+
+def leave(tls: ssl.SSLSocket) -> None:
+    """Says goodbye behind the handshake, and waits for nothing."""
+    tls.sendall(HANDSHAKE)
+    tls.settimeout(0)
+    try:
+        tls.unwrap()
+    except (OSError, ssl.SSLError):
+        pass  # it would wait for nginx's answer to the goodbye
+
+
+def behind(context: ssl.SSLContext, port: int, size: int) -> None:
+    """Pipelines a handshake behind a response of `size` bytes, and reads only when both have been dealt with."""
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.settimeout(20)
+    plain.connect(("127.0.0.1", port))
+    with context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
+        get = f"GET /blob HTTP/1.1\r\nHost: localhost\r\nRange: bytes=0-{size - 1}\r\n\r\n"
+        tls.sendall(get.encode() + HANDSHAKE + masked(0x1, b"behind"))
+        wait_for_standstill(tls)
+        head = read_head(tls)
+        assert head.startswith(b"HTTP/1.1 206 "), head
+        assert read_exactly(tls, size) == b"b" * size
+        expect_101(tls)
+        answer = b"\x81\x06behind"
+        assert read_exactly(tls, len(answer)) == answer, size
+
+
+def wait_for_standstill(tls: ssl.SSLSocket) -> None:
+    """Until no more arrives: the kernel's buffers are full, or nginx has nothing more to send."""
+    waiting = -1
+    while (now := readable(tls)) != waiting:
+        waiting = now
+        time.sleep(0.01)
+
+
+def readable(tls: ssl.SSLSocket) -> int:
+    count = bytearray(4)
+    fcntl.ioctl(tls.fileno(), termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 def expect_101(tls: ssl.SSLSocket) -> None:
