@@ -99,6 +99,9 @@ pub enum AcceptError {
     /// Not a WebSocket opening handshake: answered 400, 405 or 426.
     #[error("not a WebSocket opening handshake: {0}")]
     Handshake(HandshakeError),
+    /// Silent while others waited for room to be heard: answered 503.
+    #[error("gave way to others before its request head was complete")]
+    Displaced,
     /// The task that read the head ended abnormally.
     #[error("the task that read the request head failed")]
     Internal,
@@ -120,6 +123,7 @@ impl AcceptError {
             AcceptError::TooLarge(_) => "large_head",
             AcceptError::Malformed(_) | AcceptError::Invalid(_) => "bad_head",
             AcceptError::Handshake(_) => "handshake",
+            AcceptError::Displaced => "displaced",
             AcceptError::Internal => "internal",
         }
     }
@@ -135,9 +139,6 @@ pub enum AnswerError {
     /// A field that this crate writes itself.
     #[error("header field {0} cannot be set")]
     ReservedField(http::HeaderName),
-    /// RFC 6455 4.2.2: the server may only choose a subprotocol that the client has offered.
-    #[error("the client did not offer the subprotocol {0:?}")]
-    SubprotocolNotOffered(String),
     /// A refusal must be a final status other than success by upgrade: 200 to 599.
     #[error("{0} cannot be a refusal")]
     NotARefusal(http::StatusCode),
@@ -159,6 +160,9 @@ pub enum HandoffError {
     /// The 101 was not delivered.
     #[error(transparent)]
     Answer(#[from] AnswerError),
+    /// [`OfferOptions::max_handovers`](crate::OfferOptions::max_handovers) are under way: answered 503.
+    #[error("too many clients have not taken their 101 yet")]
+    Full,
     /// nginx closed instead of sending the offer: the client had gone, or nginx could not pass the descriptor.
     #[error("the peer closed before it sent the descriptor")]
     ClosedBeforeOffer,
@@ -209,6 +213,7 @@ impl HandoffError {
     pub fn cause(&self) -> &'static str {
         match self {
             HandoffError::Answer(_) => "answer",
+            HandoffError::Full => "full",
             HandoffError::ClosedBeforeOffer => "closed_before_offer",
             HandoffError::ClosedBeforeCommit => "closed_before_commit",
             HandoffError::Receive(_) => "recvmsg",

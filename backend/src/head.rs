@@ -89,7 +89,9 @@ async fn read_patiently(
         let read = buf.get(..filled).unwrap_or_default();
         if filled >= parse_at || ends_head(read.get(searched..).unwrap_or_default()) {
             parse_at = 2 * filled;
-            if let Some((head, len)) = parse(read)? {
+            if let Some((mut head, len)) = parse(read)? {
+                // Over TCP the kernel would swallow the descriptor, whoever says that it follows.
+                head.offers_descriptor &= matches!(socket, Socket::Unix(_));
                 let behind = Bytes::copy_from_slice(read.get(len..).unwrap_or_default());
                 if head.offers_descriptor && !behind.is_empty() {
                     return Err(AcceptError::Invalid("bytes came before the answer"));
@@ -160,6 +162,7 @@ fn answer_to(error: &AcceptError) -> Option<Answer> {
         AcceptError::Closed
         | AcceptError::Accept(_)
         | AcceptError::Left(_)
+        | AcceptError::Displaced
         | AcceptError::Internal => return None,
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);

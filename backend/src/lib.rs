@@ -47,6 +47,7 @@ mod options;
 mod peer;
 mod receive;
 pub mod server;
+mod slots;
 mod socket_file;
 mod stream;
 mod websocket;

@@ -15,26 +15,32 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::activation;
 use crate::error::{AcceptError, BindError};
 use crate::head;
-use crate::offer::Offer;
+use crate::offer::answer::Unanswered;
+use crate::offer::{Offer, Permits};
 use crate::options::{OfferOptions, Options};
 use crate::peer::{AllowedPeers, PeerCredentials};
+use crate::slots::Slots;
 use crate::socket_file::SocketFile;
 use crate::stream::Socket;
 
 /// Listens for offers.
 ///
-/// Dropping it closes the socket, removes its file if it is still the one that was created, and drops connections whose
-/// head is still being read. Offers already given out go on.
+/// Dropping it closes the socket, removes its file if it is still the one that was created, and answers 503 to
+/// connections whose head is still being read. Offers already given out go on.
 #[derive(Debug)]
 pub struct HandoffListener {
     acceptor: Option<Acceptor>,
     file: Option<SocketFile>,
     /// Somebody else made the socket, and has it still: its queue is for whoever serves it next.
     shared: bool,
-    retired: bool,
+    retired: Option<Instant>,
     paused_until: Option<Instant>,
+    /// Accepted, and waiting for room to have its head read.
+    next: Option<(Unanswered, Option<PeerCredentials>)>,
     readers: JoinSet<Result<Offer, AcceptError>>,
-    permits: Arc<Semaphore>,
+    slots: Slots,
+    handovers: Arc<Semaphore>,
+    turning_away: Arc<Semaphore>,
     options: Arc<OfferOptions>,
     allowed: Arc<AllowedPeers>,
 }
@@ -117,15 +123,18 @@ impl HandoffListener {
     }
 
     fn new(acceptor: Acceptor, shared: bool, options: OfferOptions) -> HandoffListener {
-        let permits = options.max_pending.clamp(1, Semaphore::MAX_PERMITS);
+        let most = Semaphore::MAX_PERMITS;
         HandoffListener {
             acceptor: Some(acceptor),
             file: None,
             shared,
-            retired: false,
+            retired: None,
             paused_until: None,
+            next: None,
             readers: JoinSet::new(),
-            permits: Arc::new(Semaphore::new(permits)),
+            slots: Slots::new(options.max_pending.clamp(1, most)),
+            handovers: Arc::new(Semaphore::new(options.max_handovers.clamp(1, most))),
+            turning_away: Arc::new(Semaphore::new(TURNING_AWAY)),
             allowed: Arc::new(AllowedPeers::new(options.allow_uids.clone())),
             options: Arc::new(options),
         }
@@ -133,8 +142,8 @@ impl HandoffListener {
 
     /// The next offer whose head is complete. Cancel-safe.
     ///
-    /// Heads are read by tasks of their own, so that a slow peer holds up nobody. While
-    /// [`OfferOptions::max_pending`] offers are in hand, no connection is accepted, and the kernel queues them.
+    /// Heads are read by tasks of their own, so that a slow peer holds up nobody. Where
+    /// [`OfferOptions::max_pending`] offers are in hand, the slowest gives way.
     ///
     /// # Errors
     ///
@@ -142,23 +151,34 @@ impl HandoffListener {
     /// become an offer; call again.
     pub async fn accept(&mut self) -> Result<Offer, AcceptError> {
         loop {
-            let accepting = self.acceptor.is_some();
-            if !accepting && self.readers.is_empty() {
+            let accepting = self.acceptor.is_some() && self.next.is_none();
+            if !accepting && self.next.is_none() && self.readers.is_empty() {
                 return Err(AcceptError::Closed);
             }
+            let has_next = self.next.is_some();
+            let displace_at = self.slots.displace_at().filter(|_| has_next);
+            let end_readers_at = self.retired.map(|at| at + RETIRED_HEAD_TIMEOUT);
             tokio::select! {
                 Some(read) = self.readers.join_next(), if !self.readers.is_empty() => {
-                    return read.unwrap_or(Err(AcceptError::Internal));
+                    self.slots.reader_ended();
+                    return read.unwrap_or_else(|error| {
+                        Err(if error.is_cancelled() { AcceptError::Displaced } else { AcceptError::Internal })
+                    });
                 }
-                accepted = next_connection(
-                    self.acceptor.as_ref(),
-                    &self.permits,
-                    self.paused_until,
-                    self.retired,
-                ), if accepting => match accepted {
-                    Some(Ok((socket, permit))) => {
+                permit = Arc::clone(&self.slots.permits).acquire_owned(), if has_next => {
+                    if let (Some((socket, peer)), Ok(permit)) = (self.next.take(), permit) {
+                        self.spawn_reader(socket, peer, permit);
+                    }
+                }
+                () = at(displace_at), if displace_at.is_some() => self.slots.displace(),
+                () = at(end_readers_at), if end_readers_at.is_some() && !self.readers.is_empty() => {
+                    self.readers.abort_all();
+                }
+                accepted = next_connection(self.acceptor.as_ref(), self.paused_until, self.retired),
+                    if accepting => match accepted {
+                    Some(Ok(socket)) => {
                         self.paused_until = None;
-                        self.spawn_reader(socket, permit);
+                        self.admit(socket)?;
                     }
                     Some(Err(error)) => {
                         self.pause_if_short(&error);
@@ -171,33 +191,67 @@ impl HandoffListener {
     }
 
     /// Stops listening. A socket file of its own is removed, and its lock released, so that nginx goes to the next peer
-    /// and another process can take the path; what the kernel has queued is still accepted, and then
-    /// [`accept`](Self::accept) ends with [`AcceptError::Closed`]. A socket that somebody else made, by
-    /// [`from_unix`](Self::from_unix) or [`from_environment`](Self::from_environment), is left with its queue for the
-    /// next process.
+    /// and another process can take the path; what the kernel has queued is still accepted, heads that are not
+    /// complete within a second are answered 503, and then [`accept`](Self::accept) ends with
+    /// [`AcceptError::Closed`]. A socket that somebody else made, by [`from_unix`](Self::from_unix) or
+    /// [`from_environment`](Self::from_environment), is left with its queue for the next process.
     pub fn retire(&mut self) {
-        self.retired = true;
+        self.retired.get_or_insert_with(Instant::now);
         self.file = None;
         if self.shared {
             self.acceptor = None;
         }
     }
 
-    fn spawn_reader(&mut self, mut socket: Socket, permit: OwnedSemaphorePermit) {
+    /// Keeps a connection until there is room to read its head, unless its peer may not connect at all.
+    fn admit(&mut self, socket: Socket) -> Result<(), AcceptError> {
+        let mut peer = None;
+        if let Socket::Unix(unix) = &socket {
+            peer = PeerCredentials::of(unix);
+            if let Err(error) = self.allowed.check(peer) {
+                return self.turn_away(socket, error);
+            }
+        }
+        self.next = Some((Unanswered::new(socket), peer));
+        Ok(())
+    }
+
+    /// Takes nothing from those who may connect: past a few at a time they are just closed.
+    fn turn_away(&mut self, mut socket: Socket, error: AcceptError) -> Result<(), AcceptError> {
+        let Ok(permit) = Arc::clone(&self.turning_away).try_acquire_owned() else {
+            return Err(error);
+        };
         let options = Arc::clone(&self.options);
-        let allowed = Arc::clone(&self.allowed);
         self.readers.spawn(async move {
-            let mut peer = None;
-            if let Socket::Unix(unix) = &socket {
-                peer = PeerCredentials::of(unix);
-                if let Err(error) = allowed.check(peer) {
-                    head::turn_away(&mut socket, &error, &options).await;
-                    return Err(error);
+            head::turn_away(&mut socket, &error, &options).await;
+            drop(permit);
+            Err(error)
+        });
+        Ok(())
+    }
+
+    fn spawn_reader(
+        &mut self,
+        mut connection: Unanswered,
+        peer: Option<PeerCredentials>,
+        pending: OwnedSemaphorePermit,
+    ) {
+        let options = Arc::clone(&self.options);
+        let permits = Permits { pending, handovers: Arc::clone(&self.handovers) };
+        let reader = self.readers.spawn(async move {
+            let Some(socket) = connection.socket() else {
+                return Err(AcceptError::Internal);
+            };
+            match head::read(socket, &options).await {
+                Ok(head) => Ok(Offer::new(head, connection, peer, options, permits)),
+                Err(error) => {
+                    // It has been answered, or has left.
+                    connection.take();
+                    Err(error)
                 }
             }
-            let head = head::read(&mut socket, &options).await?;
-            Ok(Offer::new(head, socket, peer, options, permit))
         });
+        self.slots.reader_began(reader);
     }
 
     /// The connection stays in the kernel's queue, and accept(2) would fail again at once.
@@ -206,6 +260,21 @@ impl HandoffListener {
         if error.raw_os_error().is_some_and(|errno| short.contains(&errno)) {
             self.paused_until = Some(Instant::now() + Duration::from_millis(100));
         }
+    }
+}
+
+/// Peers at a time who are told that they may not connect.
+const TURNING_AWAY: usize = 16;
+
+/// How long a retired listener waits for heads.
+const RETIRED_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a retired TCP listener accepts: its port still answers, so its queue might never be empty.
+const RETIRED_ACCEPT: Duration = Duration::from_millis(100);
+
+async fn at(instant: Option<Instant>) {
+    if let Some(instant) = instant {
+        sleep_until(instant).await;
     }
 }
 
@@ -229,23 +298,20 @@ impl Acceptor {
     }
 }
 
-/// The next connection, once there is room for its offer; `None` when a retired listener's queue is empty.
+/// The next connection; `None` when a retired listener's queue is empty.
 async fn next_connection(
     acceptor: Option<&Acceptor>,
-    permits: &Arc<Semaphore>,
     paused_until: Option<Instant>,
-    retired: bool,
-) -> Option<io::Result<(Socket, OwnedSemaphorePermit)>> {
-    if let Some(until) = paused_until {
-        sleep_until(until).await;
-    }
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+    retired: Option<Instant>,
+) -> Option<io::Result<Socket>> {
+    at(paused_until).await;
     let acceptor = acceptor?;
-    let accepted = if retired {
-        // Not zero: the runtime may not have asked epoll about what was queued a moment ago.
-        timeout(Duration::from_millis(20), acceptor.accept()).await.ok()?
-    } else {
-        acceptor.accept().await
+    let Some(retired) = retired else {
+        return Some(acceptor.accept().await);
     };
-    Some(accepted.map(|socket| (socket, permit)))
+    if matches!(acceptor, Acceptor::Tcp(_)) && retired.elapsed() >= RETIRED_ACCEPT {
+        return None;
+    }
+    // Not zero: the runtime may not have asked epoll about what was queued a moment ago.
+    timeout(Duration::from_millis(20), acceptor.accept()).await.ok()
 }

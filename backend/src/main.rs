@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use ws_handoff_backend::server::{self, Arguments};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::from_process();
     server::init_logging(&arguments);
     match server::run(arguments) {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use handoff_protocol::tokens;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::answer::Answer;
+use self::answer::{Answer, LastWord, Unanswered};
 use crate::error::{AnswerError, HandoffError};
 use crate::head::Head;
 use crate::options::OfferOptions;
@@ -24,7 +24,7 @@ use crate::websocket::{Client, Source};
 
 /// A WebSocket client that nginx (or, over TCP, the client itself) offers.
 ///
-/// Dropping it closes the connection without an answer: nginx tries its next peer.
+/// Dropping it answers 500: nginx does not take that for a failure of this peer, nor try the next one.
 pub struct Offer {
     // In one box: an offer is moved about by tasks that live on as connections.
     inner: Box<Inner>,
@@ -33,23 +33,34 @@ pub struct Offer {
 struct Inner {
     head: Head,
     behind_head: Bytes,
-    socket: Socket,
+    socket: Unanswered,
     peer: Option<PeerCredentials>,
     client_addr: Option<IpAddr>,
     options: Arc<OfferOptions>,
-    permit: OwnedSemaphorePermit,
+    permits: Permits,
+}
+
+/// What an offer takes of the listener's bounds.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    /// Held until it is answered.
+    pub(crate) pending: OwnedSemaphorePermit,
+    /// Where it has to take a place while it waits for the commit.
+    pub(crate) handovers: Arc<Semaphore>,
 }
 
 impl Offer {
     pub(crate) fn new(
         (head, behind_head): (Head, Bytes),
-        socket: Socket,
+        mut socket: Unanswered,
         peer: Option<PeerCredentials>,
         options: Arc<OfferOptions>,
-        permit: OwnedSemaphorePermit,
+        permits: Permits,
     ) -> Offer {
-        let client_addr = head.client_addr(socket.peer_ip());
-        let inner = Inner { head, behind_head, socket, peer, client_addr, options, permit };
+        socket.unless_answered(LastWord::Failed);
+        let peer_ip = socket.socket().and_then(|socket| socket.peer_ip());
+        let client_addr = head.client_addr(peer_ip);
+        let inner = Inner { head, behind_head, socket, peer, client_addr, options, permits };
         Offer { inner: Box::new(inner) }
     }
 
@@ -121,12 +132,11 @@ pub struct Acceptance {
 }
 
 impl Acceptance {
-    /// Chooses a subprotocol, one of [`Offer::subprotocols`].
+    /// Chooses a subprotocol. One that is not among [`Offer::subprotocols`] is passed over: a client that did not offer it
+    /// would have to fail the connection (RFC 6455 4.1).
     pub fn protocol(mut self, name: &str) -> Acceptance {
         if self.offer.subprotocols().any(|offered| offered == name) {
             self.protocol = Some(name.to_owned());
-        } else {
-            self.error.get_or_insert(AnswerError::SubprotocolNotOffered(name.to_owned()));
         }
         self
     }
@@ -154,13 +164,22 @@ impl Acceptance {
     /// # Errors
     ///
     /// [`HandoffError`]; the connection to the peer, and whatever came over it, is closed. The same if the future
-    /// is dropped. Until the offer that costs the client nothing; after it, nginx hangs up on the client.
+    /// is dropped. Until the offer that costs the client nothing; after it, nginx hangs up on the client. A 101 that
+    /// cannot be made ([`HandoffError::Answer`]) is answered 500 instead, and one too many
+    /// ([`HandoffError::Full`]) 503.
     pub async fn send(mut self) -> Result<Client, HandoffError> {
+        let Inner { head, behind_head, mut socket, client_addr, options, permits, .. } =
+            *self.offer.inner;
         if let Some(error) = self.error {
+            answer::send_error(socket, &options).await;
             return Err(error.into());
         }
-        let Inner { head, behind_head, mut socket, client_addr, options, permit, .. } =
-            *self.offer.inner;
+        let handover = if head.offers_descriptor {
+            socket.unless_answered(LastWord::Unavailable);
+            Some(permits.handovers.try_acquire_owned().map_err(|_| HandoffError::Full)?)
+        } else {
+            None
+        };
 
         let fields = &mut self.answer.headers;
         fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -171,12 +190,13 @@ impl Acceptance {
             fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         }
         if let Some(protocol) = &self.protocol {
-            let value = HeaderValue::from_str(protocol)
-                .map_err(|_| AnswerError::InvalidField(protocol.clone()))?;
-            fields.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+            // It came in a field value.
+            if let Ok(value) = HeaderValue::from_str(protocol) {
+                fields.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+            }
         }
-        answer::send_upgrade(&mut socket, &self.answer, options.answer_timeout).await?;
-        drop(self.answer);
+        let socket = answer::send_upgrade(socket, &self.answer, &options).await?;
+        drop((self.answer, permits.pending));
 
         let (stream, source) = match socket {
             Socket::Unix(nginx) if head.offers_descriptor => {
@@ -185,12 +205,12 @@ impl Acceptance {
             Socket::Unix(_) => (ClientStream::new(socket, behind_head), Source::Tunnel),
             Socket::Tcp(_) => (ClientStream::new(socket, behind_head), Source::Direct),
         };
-        drop(permit);
+        drop(handover);
         Ok(Client::new(stream, source, head.uri, head.headers, client_addr, self.protocol))
     }
 }
 
-/// A refusal in the making; awaiting it sends it.
+/// A refusal in the making; awaiting it sends it, or a 500 if it cannot be made.
 #[derive(Debug)]
 #[must_use = "nothing is sent before it is awaited"]
 pub struct Refusal {
@@ -225,11 +245,15 @@ impl IntoFuture for Refusal {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
+            let Inner { mut socket, options, permits: _permits, .. } = *self.offer.inner;
             if let Some(error) = self.error {
+                answer::send_error(socket, &options).await;
                 return Err(error);
             }
-            let mut inner = self.offer.inner;
-            answer::send_last(&mut inner.socket, self.answer, inner.options.answer_timeout).await
+            let Some(mut socket) = socket.take() else {
+                return Ok(());
+            };
+            answer::send_last(&mut socket, self.answer, options.answer_timeout).await
         })
     }
 }

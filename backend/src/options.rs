@@ -52,18 +52,21 @@ impl From<&str> for Group {
 /// Bounds on what a peer can make this process hold.
 #[derive(Debug, Clone)]
 pub struct OfferOptions {
-    /// Offers in hand at a time, from accept(2) until a client, a refusal or an error came of each. At the bound
-    /// nothing is accepted, and the kernel queues up to [`Options::backlog`] connections. A client that does not read
-    /// its 101 keeps its offer in hand until nginx's `send_timeout`: leave room for some of those. Each takes up to
-    /// two descriptors.
+    /// Offers in hand at a time, from accept(2) until each is answered; each takes a descriptor. At the bound a
+    /// connection without a complete head gives way to the next one (answered 503) once it is a quarter of a
+    /// second old; if there is none, the kernel queues up to [`Options::backlog`] connections.
     pub max_pending: usize,
+    /// Clients at a time who have been sent their 101 and whose commit has not come; each takes two descriptors. One
+    /// who does not read its 101 stays until nginx's `send_timeout`: leave room for many of those. At the bound,
+    /// [`Acceptance::send`](crate::Acceptance::send) answers 503.
+    pub max_handovers: usize,
     /// Bytes of a request head.
     pub max_head: usize,
     /// From accept(2) to the end of the head.
     pub head_timeout: Duration,
     /// Writing the answer.
     pub answer_timeout: Duration,
-    /// From the 101 to the descriptor.
+    /// From the 101 to the descriptor, which nginx sends at once.
     pub offer_timeout: Duration,
     /// From the descriptor to the end of the commit. nginx commits only when the client has taken the 101, for which
     /// its `send_timeout` (60 s unless set) gives it time between two writes: be more patient than that.
@@ -82,10 +85,11 @@ impl Default for OfferOptions {
     fn default() -> OfferOptions {
         OfferOptions {
             max_pending: 256,
+            max_handovers: 1024,
             max_head: 64 * 1024,
             head_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),
-            offer_timeout: Duration::from_secs(60),
+            offer_timeout: Duration::from_secs(10),
             commit_timeout: Duration::from_secs(90),
             early_data_limit: 1024 * 1024,
             allow_uids: None,

@@ -3,7 +3,7 @@
 //! Until the commit the client belongs to nginx, and its flags and options live on the open file description that nginx
 //! is still using. So up to then the descriptor is only looked at (its type, its domain) and at worst closed, which
 //! nginx does not notice; that the connection to nginx ends is what makes nginx hang up. From the commit on, every
-//! way out goes through shutdown(2).
+//! way out goes through shutdown(2); so it does after a commit that makes no sense.
 
 use std::io;
 use std::mem;
@@ -39,10 +39,16 @@ pub(crate) async fn client(
         .await
         .map_err(|_| HandoffError::OfferTimeout(options.offer_timeout))??;
     let family = inspect(descriptor.as_fd())?;
-    let early_data = timeout(options.commit_timeout, commit(nginx, options.early_data_limit))
+    let committed = timeout(options.commit_timeout, commit(nginx, options.early_data_limit))
         .await
-        .map_err(|_| HandoffError::CommitTimeout(options.commit_timeout))??;
-    let socket = Owned(Some(descriptor)).adopt(family)?;
+        .map_err(|_| HandoffError::CommitTimeout(options.commit_timeout))?;
+    let owned = match committed {
+        // nginx may have let go already: nobody else would hang up.
+        Ok(_) | Err(HandoffError::Commit(_)) => Owned(Some(descriptor)),
+        Err(error) => return Err(error),
+    };
+    let early_data = committed?;
+    let socket = owned.adopt(family)?;
     Ok(ClientStream::new(socket, early_data))
 }
 

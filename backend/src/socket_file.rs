@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
-use nix::sys::stat::{self, Mode};
+use nix::sys::stat::{self, FchmodatFlags, Mode};
 use nix::unistd::{self, Gid};
 
 use crate::error::{BindError, system};
@@ -29,8 +29,8 @@ pub(crate) struct SocketFile {
     path: PathBuf,
     device: u64,
     inode: u64,
-    // Released last, when the file is gone: the next process then finds a free name.
-    _lock: Flock<File>,
+    /// Released last, when the file is gone: the next process then finds a free name. `None`: it may take over.
+    lock: Option<Flock<File>>,
 }
 
 impl SocketFile {
@@ -42,7 +42,7 @@ impl SocketFile {
         }
         let gid = options.group.as_ref().map(|group| resolve(group, path)).transpose()?;
 
-        let lock = lock(path)?;
+        let lock = lock(path, gid)?;
         match path.symlink_metadata() {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(BindError::NotASocket(path.clone()));
@@ -78,8 +78,8 @@ impl SocketFile {
             unistd::fchownat(AT_FDCWD, &temporary.0, None, Some(gid), flags)
                 .map_err(|errno| temporary.failed("chown to the group asked for:", errno.into()))?;
         }
-        std::fs::set_permissions(&temporary.0, PermissionsExt::from_mode(options.mode & 0o777))
-            .map_err(|source| temporary.failed("chmod", source))?;
+        chmod(&temporary.0, Mode::from_bits_truncate(options.mode & 0o777))
+            .map_err(|errno| temporary.failed("chmod", errno.into()))?;
         let backlog = i32::try_from(options.backlog)
             .ok()
             .and_then(|backlog| Backlog::new(backlog).ok())
@@ -92,14 +92,26 @@ impl SocketFile {
             path: path.clone(),
             device: created.dev(),
             inode: created.ino(),
-            _lock: lock,
+            lock: Some(lock),
         };
         Ok((UnixListener::from(socket), file))
+    }
+
+    /// Lets another process put its socket in this one's place, which stays until then.
+    pub(crate) fn let_go(&mut self) {
+        self.lock = None;
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.lock.is_none() {
+            // Another process may be about to replace it.
+            self.lock = lock(&self.path, None).ok();
+            if self.lock.is_none() {
+                return;
+            }
+        }
         if let Ok(found) = self.path.symlink_metadata() {
             if (found.dev(), found.ino()) == (self.device, self.inode) {
                 let _ = std::fs::remove_file(&self.path);
@@ -108,11 +120,22 @@ impl Drop for SocketFile {
     }
 }
 
+/// chmod(2) that follows no symbolic link. The C libraries do it through /proc, older ones not at all.
+fn chmod(path: &Path, mode: Mode) -> Result<(), Errno> {
+    match stat::fchmodat(AT_FDCWD, path, mode, FchmodatFlags::NoFollowSymlink) {
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+            stat::fchmodat(AT_FDCWD, path, mode, FchmodatFlags::FollowSymlink)
+        }
+        result => result,
+    }
+}
+
 /// `sun_path` less its terminating NUL.
 const SUN_PATH_MAX: usize = 107;
 
-/// The lock file stays: removing it would let two processes lock two files of the same name.
-fn lock(path: &Path) -> Result<Flock<File>, BindError> {
+/// The lock file stays: removing it would let two processes lock two files of the same name. It is the socket's group's
+/// as well: after a run as root, a user who may give a socket to that group can start the program.
+fn lock(path: &Path, gid: Option<Gid>) -> Result<Flock<File>, BindError> {
     let mut name = OsString::from(path);
     name.push(".lock");
     let lock = PathBuf::from(name);
@@ -146,6 +169,9 @@ fn lock(path: &Path) -> Result<Flock<File>, BindError> {
         match lock.symlink_metadata() {
             Ok(named) if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) => (),
             _ => continue,
+        }
+        if gid.is_some() && unistd::fchown(&*held, None, gid).is_ok() {
+            let _ = stat::fchmod(&*held, Mode::from_bits_truncate(0o660));
         }
         let _ = held.set_len(0);
         let _ = held.rewind();
@@ -192,8 +218,11 @@ impl Temporary {
         }
     }
 
-    fn rename(self, path: &Path) -> Result<(), BindError> {
-        std::fs::rename(&self.0, path).map_err(|source| self.failed("rename", source))
+    fn rename(mut self, path: &Path) -> Result<(), BindError> {
+        std::fs::rename(&self.0, path).map_err(|source| self.failed("rename", source))?;
+        // Whoever has the old name from now on is somebody else.
+        self.0 = PathBuf::new();
+        Ok(())
     }
 
     fn failed(&self, call: &'static str, source: io::Error) -> BindError {
@@ -203,7 +232,8 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // After the rename nothing has this name any more.
-        let _ = std::fs::remove_file(&self.0);
+        if !self.0.as_os_str().is_empty() {
+            let _ = std::fs::remove_file(&self.0);
+        }
     }
 }

@@ -1,14 +1,18 @@
 //! Writing an answer to a peer: its head, the body of a refusal, and an end that does not destroy either.
 
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use bytes::Bytes;
 use handoff_protocol::encode_answer;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use nix::sys::socket::{MsgFlags, send};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::error::AnswerError;
+use crate::options::OfferOptions;
 use crate::stream::Socket;
 
 /// A status, fields in order, and a body.
@@ -44,15 +48,82 @@ impl Answer {
     }
 }
 
+/// A connection whose peer waits for an answer. Dropped without one, it answers on the way out, as far as that goes
+/// without waiting: a connection that is just closed counts in nginx as a failure of this peer (`max_fails`), and no
+/// client may be able to bring that about.
+#[derive(Debug)]
+pub(crate) struct Unanswered {
+    socket: Option<Socket>,
+    last_word: LastWord,
+}
+
+/// What a dropped connection's peer is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastWord {
+    /// 503: there is no room, or the listener ends; another peer may have room.
+    Unavailable,
+    /// 500: the request was at fault, or the code that handled it. Another peer would fare no better.
+    Failed,
+}
+
+impl Unanswered {
+    pub(crate) fn new(socket: Socket) -> Unanswered {
+        Unanswered { socket: Some(socket), last_word: LastWord::Unavailable }
+    }
+
+    pub(crate) fn socket(&mut self) -> Option<&mut Socket> {
+        self.socket.as_mut()
+    }
+
+    /// For whoever answers now.
+    pub(crate) fn take(&mut self) -> Option<Socket> {
+        self.socket.take()
+    }
+
+    pub(crate) fn unless_answered(&mut self, last_word: LastWord) {
+        self.last_word = last_word;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        const UNAVAILABLE: &[u8] =
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+        if let Some(socket) = &self.socket {
+            let answer = match self.last_word {
+                LastWord::Unavailable => UNAVAILABLE,
+                LastWord::Failed => ERROR,
+            };
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            let _ = send(socket.as_fd().as_raw_fd(), answer, flags);
+        }
+    }
+}
+
 /// Writes the head of a 101.
 pub(crate) async fn send_upgrade(
-    socket: &mut Socket,
+    mut socket: Unanswered,
     answer: &Answer,
-    limit: Duration,
-) -> Result<(), AnswerError> {
+    options: &OfferOptions,
+) -> Result<Socket, AnswerError> {
     let mut bytes = Vec::new();
-    answer.encode(&mut bytes)?;
-    write(socket, &bytes, limit).await
+    if let Err(error) = answer.encode(&mut bytes) {
+        send_error(socket, options).await;
+        return Err(error);
+    }
+    let mut socket = socket.take().ok_or(io::ErrorKind::NotConnected).map_err(io::Error::from)?;
+    write(&mut socket, &bytes, options.answer_timeout).await?;
+    Ok(socket)
+}
+
+/// Writes a 500 in place of an answer that cannot be made.
+pub(crate) async fn send_error(mut socket: Unanswered, options: &OfferOptions) {
+    if let Some(mut socket) = socket.take() {
+        let answer = Answer::new(StatusCode::INTERNAL_SERVER_ERROR);
+        // The error that counts is the one that led here.
+        let _ = send_last(&mut socket, answer, options.answer_timeout).await;
+    }
 }
 
 /// Writes a refusal, after which the connection is of no use.
@@ -68,7 +139,10 @@ pub(crate) async fn send_last(
     }
     answer.headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
     let mut bytes = Vec::new();
-    answer.encode(&mut bytes)?;
+    if let Err(error) = answer.encode(&mut bytes) {
+        write(socket, ERROR, limit).await?;
+        return Err(error);
+    }
     if has_body {
         bytes.extend_from_slice(&answer.body);
     }
@@ -76,6 +150,9 @@ pub(crate) async fn send_last(
     linger(socket).await;
     Ok(())
 }
+
+const ERROR: &[u8] =
+    b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 async fn write(socket: &mut Socket, bytes: &[u8], limit: Duration) -> Result<(), AnswerError> {
     timeout(limit, socket.write_all(bytes)).await.map_err(|_| AnswerError::Slow(limit))??;

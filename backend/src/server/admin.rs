@@ -1,7 +1,12 @@
 //! `--admin`: metrics and health over HTTP.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{
+    self as unix, UnixListener as StdUnixListener, UnixStream as StdUnixStream,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +18,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -27,8 +33,8 @@ use crate::socket_file::SocketFile;
 /// The admin endpoint's socket.
 #[derive(Debug)]
 pub(crate) enum Admin {
-    Tcp { listener: TcpListener, address: SocketAddr },
-    Unix { listener: UnixListener, _file: SocketFile },
+    Tcp { listener: TcpListener, address: SocketAddr, claim: Option<StdUnixListener> },
+    Unix { listener: UnixListener, file: SocketFile },
 }
 
 /// Connections at a time; the others wait in the kernel's queue.
@@ -48,33 +54,66 @@ impl Admin {
         match address {
             AdminAddress::Tcp(address) => {
                 let shown = address.to_string();
-                let listener = std::net::TcpListener::bind(address)
-                    .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                    .and_then(TcpListener::from_std)
-                    .map_err(|source| failed("listen on", &shown, source))?;
+                let (listener, claim) =
+                    listen(*address).map_err(|source| failed("listen on", &shown, source))?;
                 let bound = listener
                     .local_addr()
                     .map_err(|source| failed("getsockname", &shown, source))?;
-                Ok(Admin::Tcp { listener, address: bound })
+                let claim = claim.or_else(|| claim_of(bound).ok());
+                Ok(Admin::Tcp { listener, address: bound, claim })
             }
             AdminAddress::Unix(path) => {
                 let (listener, file) = SocketFile::create(&Options::new(path))?;
                 let listener = UnixListener::from_std(listener)
                     .map_err(|source| failed("epoll_ctl", &path.to_string_lossy(), source))?;
-                Ok(Admin::Unix { listener, _file: file })
+                Ok(Admin::Unix { listener, file })
             }
         }
     }
 
-    /// Serves until dropped: draining can be watched to its end.
-    pub(crate) async fn serve(self, shared: Arc<Shared>) {
+    /// Serves until dropped, so that draining can be watched to its end; or, while draining, until a process that is
+    /// started with the same address has taken it over.
+    pub(crate) async fn serve(mut self, shared: Arc<Shared>) {
+        tokio::select! {
+            () = self.accept(&shared) => return,
+            () = shared.drain.started() => (),
+        }
+        self.let_go();
+        tokio::select! {
+            () = self.accept(&shared) => (),
+            () = self.taken_over() => tracing::info!("admin endpoint taken over"),
+        }
+    }
+
+    fn let_go(&mut self) {
+        match self {
+            Admin::Tcp { listener, claim, .. } => {
+                *claim = None;
+                let _ = setsockopt(listener, sockopt::ReusePort, &true);
+            }
+            Admin::Unix { file, .. } => file.let_go(),
+        }
+    }
+
+    /// A Unix socket's successor takes its name, and all new connections with it. Over TCP the kernel spreads them over
+    /// both.
+    async fn taken_over(&self) {
+        let Admin::Tcp { address, .. } = self else {
+            return std::future::pending().await;
+        };
+        while !is_claimed(*address) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn accept(&self, shared: &Arc<Shared>) {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return;
             };
-            let shared = Arc::clone(&shared);
-            let accepted = match &self {
+            let shared = Arc::clone(shared);
+            let accepted = match self {
                 Admin::Tcp { listener, .. } => listener.accept().await.map(|(stream, _)| {
                     tokio::spawn(async move {
                         connection(stream, shared).await;
@@ -96,6 +135,46 @@ impl Admin {
         }
     }
 }
+
+/// Listens on a TCP address, or on that of a process of the same user that is draining: SO_REUSEPORT, which both set, and
+/// a claim, because the kernel would go on sharing the port out.
+fn listen(address: SocketAddr) -> io::Result<(TcpListener, Option<StdUnixListener>)> {
+    let in_use = match bind(address, false) {
+        Ok(socket) => return Ok((socket.listen(BACKLOG)?, None)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => error,
+        Err(error) => return Err(error),
+    };
+    let Ok(claim) = claim_of(address) else {
+        return Err(in_use);
+    };
+    let listener = bind(address, true)?.listen(BACKLOG)?;
+    setsockopt(&listener, sockopt::ReusePort, &false)?;
+    Ok((listener, Some(claim)))
+}
+
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(shared)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Who serves a TCP address and does not drain holds an abstract Unix address: it ends with the process, and belongs to
+/// the network namespace, as the port does. Nothing is accepted on it.
+fn claim_of(address: SocketAddr) -> io::Result<StdUnixListener> {
+    StdUnixListener::bind_addr(&claim_name(address)?)
+}
+
+fn is_claimed(address: SocketAddr) -> bool {
+    claim_name(address).and_then(|name| StdUnixStream::connect_addr(&name)).is_ok()
+}
+
+fn claim_name(address: SocketAddr) -> io::Result<unix::SocketAddr> {
+    unix::SocketAddr::from_abstract_name(format!("ws-handoff-backend/admin/{address}"))
+}
+
+const BACKLOG: u32 = 128;
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     let service = service_fn(|request| {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 /// Serves WebSocket clients whose sockets nginx hands over (directive `ws_handoff`).
 ///
@@ -21,7 +21,8 @@ use clap::{Parser, ValueEnum};
     next peer; clients are closed with 1001, 100 a second or faster, within 4/5 of --drain-timeout. Ends when the last one \
     has gone, or at the timeout. A second signal ends at once.\n\n\
 Refusals:\n  \
-    503  over --max-connections, or while draining (nginx tries its next peer)\n  \
+    503  over --max-connections, too many clients who have not taken their 101 yet, or while draining (nginx tries its \
+    next peer)\n  \
     429  over --max-connections-per-ip\n  \
     404  no such path in --app demo\n  \
     403  not among --allow-uid\n\n\
@@ -48,7 +49,9 @@ pub struct Arguments {
     #[arg(long, env = "WS_HANDOFF_ALLOW_UID", value_name = "UID", value_delimiter = ',')]
     pub allow_uid: Vec<u32>,
 
-    /// TCP address to serve the same application on natively. X-Real-IP counts there only from this host
+    /// TCP address to serve the same application on natively. X-Real-IP counts there only from this host, where it is
+    /// believed of any process that can connect over loopback, a proxy that passes on its clients' own X-Real-IP
+    /// included
     #[arg(long, env = "WS_HANDOFF_LISTEN", value_name = "ADDR:PORT")]
     pub listen: Option<SocketAddr>,
 
@@ -61,7 +64,7 @@ pub struct Arguments {
     pub app: AppKind,
 
     /// Subprotocol to speak (repeatable, or a list with commas), most wanted first: the first that a client offers
-    /// is chosen; one that offers none of them is accepted without
+    /// is chosen; one that offers none of them is accepted without. Empty: none
     #[arg(long, env = "WS_HANDOFF_SUBPROTOCOL", value_name = "NAME", value_delimiter = ',',
           default_values_t = ["chat".to_owned(), "echo".to_owned()], value_parser = parse_token)]
     pub subprotocol: Vec<String>,
@@ -93,7 +96,7 @@ pub struct Arguments {
     #[arg(long, env = "WS_HANDOFF_IDLE_TIMEOUT", value_name = "S", default_value_t = 120)]
     pub idle_timeout: u32,
 
-    /// Hang up on a client that does not take a message for this many seconds
+    /// Hang up on a client that takes no byte of a message for this many seconds
     #[arg(long, env = "WS_HANDOFF_SEND_TIMEOUT", value_name = "S", default_value_t = 60,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub send_timeout: u32,
@@ -110,6 +113,19 @@ pub struct Arguments {
     #[arg(long, env = "WS_HANDOFF_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
           value_parser = parse_filter)]
     pub log_level: String,
+}
+
+impl Arguments {
+    /// What this process was started with. An environment variable that is empty counts as one that is not set, as
+    /// `${X:-}` in a compose file gives it. Ends the process where clap does: at `--help`, and at an error.
+    pub fn from_process() -> Arguments {
+        let command = Arguments::command().mut_args(|argument| {
+            let is_empty =
+                argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+            if is_empty { argument.env(None::<&'static str>) } else { argument }
+        });
+        Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// The applications.
@@ -178,7 +194,7 @@ fn parse_size(text: &str) -> Result<usize, String> {
 
 fn parse_token(text: &str) -> Result<String, String> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if !text.is_empty() && text.bytes().all(is_token) {
+    if text.bytes().all(is_token) {
         Ok(text.to_owned())
     } else {
         Err("expected a token: letters, digits and !#$%&'*+-.^_`|~".to_owned())

@@ -12,8 +12,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub(crate) struct Descriptors {
     /// RLIMIT_NOFILE's soft limit.
     pub(crate) limit: u64,
-    /// Offers in hand at a time: each holds the connection to nginx and, for a moment, the client's socket as well.
+    /// Offers in hand at a time, per listener: each holds a connection.
     pub(crate) pending: usize,
+    /// Clients who have not taken their 101 yet, per listener: each is one of the clients, and holds the connection to
+    /// nginx as well.
+    pub(crate) handovers: usize,
     /// Clients.
     pub(crate) clients: usize,
 }
@@ -28,12 +31,14 @@ impl Descriptors {
         limits
     }
 
-    /// Apart from the clients: standard streams, listeners, epoll, admin connections (64), offers in hand.
+    /// Apart from the clients: standard streams, listeners (of which usually two take offers), epoll, admin connections
+    /// (64), peers being turned away (16), offers in hand, handovers.
     fn share(limit: u64) -> Descriptors {
         let all = usize::try_from(limit).unwrap_or(usize::MAX).min(1 << 30);
-        let pending = (all / 8).clamp(1, 1024);
-        let headroom = (96 + 2 * pending).min(all / 2);
-        Descriptors { limit, pending, clients: (all - headroom).max(1) }
+        let pending = (all / 16).clamp(1, 1024);
+        let handovers = (all / 8).clamp(1, 16_384);
+        let headroom = (112 + 2 * pending + handovers).min(all / 2);
+        Descriptors { limit, pending, handovers, clients: (all - headroom).max(1) }
     }
 }
 
@@ -144,6 +149,6 @@ mod tests {
             assert!(shared.pending >= 1 && shared.clients >= 1, "{limit}: {shared:?}");
         }
         let usual = Descriptors::share(1024);
-        assert_eq!((usual.pending, usual.clients), (128, 672));
+        assert_eq!((usual.pending, usual.handovers, usual.clients), (64, 128, 656));
     }
 }

@@ -8,13 +8,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use fastwebsockets::{CloseCode, Frame, OpCode, Payload, Role, WebSocket, WebSocketError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::arrivals::Arrivals;
 use crate::stream::ReadHalf;
 
 /// A whole message.
@@ -70,13 +70,13 @@ struct Partial {
 }
 
 impl<'s> MessageReader<'s> {
-    /// `received` is for the reader alone: a count of bytes that has to outlive it.
+    /// `arrivals` is told of every byte, long before a message is whole.
     pub(crate) fn new(
         half: ReadHalf<'s>,
-        received: &'s AtomicU64,
+        arrivals: &'s Arrivals,
         max_message_size: usize,
     ) -> MessageReader<'s> {
-        let stream = Stream::Parked(ReadOnly { half, received });
+        let stream = Stream::Parked(ReadOnly { half, arrivals });
         MessageReader { stream, max_message_size, partial: None }
     }
 
@@ -232,8 +232,9 @@ enum Stream<'s> {
 
 struct Reading<'s> {
     websocket: WebSocket<ReadOnly<'s>>,
-    /// Bytes that fastwebsockets got since it was parked.
-    received: &'s AtomicU64,
+    arrivals: &'s Arrivals,
+    /// Bytes that had come when it was last parked.
+    begin: u64,
     /// Bytes of the frames read since it was parked. A head in more bytes than needed counts as fewer than it had: then
     /// the stream is never parked again, but neither are unused bytes thrown away.
     used: u64,
@@ -247,14 +248,14 @@ impl<'s> Stream<'s> {
         }
         *self = match std::mem::replace(self, Stream::Moving) {
             Stream::Parked(half) => {
-                let received = half.received;
-                received.store(0, Relaxed);
+                let arrivals = half.arrivals;
+                let begin = arrivals.bytes();
                 let mut websocket = WebSocket::after_handshake(half, Role::Server);
                 // Written by the session, which also writes while a read is under way.
                 websocket.set_auto_close(false);
                 websocket.set_auto_pong(false);
                 websocket.set_max_message_size(max_frame_size);
-                Stream::Reading(Reading { websocket, received, used: 0 })
+                Stream::Reading(Reading { websocket, arrivals, begin, used: 0 })
             }
             other => other,
         };
@@ -266,7 +267,9 @@ impl<'s> Stream<'s> {
 
     fn park_if_used_up(&mut self) {
         *self = match std::mem::replace(self, Stream::Moving) {
-            Stream::Reading(reading) if reading.used == reading.received.load(Relaxed) => {
+            Stream::Reading(reading)
+                if reading.used == reading.arrivals.bytes() - reading.begin =>
+            {
                 Stream::Parked(reading.websocket.into_inner())
             }
             other => other,
@@ -277,7 +280,7 @@ impl<'s> Stream<'s> {
 /// fastwebsockets asks for a stream it can write to, but only writes what is switched off here.
 struct ReadOnly<'s> {
     half: ReadHalf<'s>,
-    received: &'s AtomicU64,
+    arrivals: &'s Arrivals,
 }
 
 impl AsyncRead for ReadOnly<'_> {
@@ -288,9 +291,7 @@ impl AsyncRead for ReadOnly<'_> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.half).poll_read(cx, buf))?;
-        let len = (buf.filled().len() - before) as u64;
-        // One task reads: no other thread can come between.
-        self.received.store(self.received.load(Relaxed) + len, Relaxed);
+        self.arrivals.add((buf.filled().len() - before) as u64);
         Poll::Ready(Ok(()))
     }
 }
@@ -349,8 +350,8 @@ mod tests {
             let (ours, theirs) = UnixStream::pair().expect("pair");
             let mut stream = ClientStream::new(Socket::Unix(ours), Bytes::copy_from_slice(early));
             let (half, _) = stream.split();
-            let received = AtomicU64::new(0);
-            let mut reader = MessageReader::new(half, &received, 1000);
+            let arrivals = Arrivals::new();
+            let mut reader = MessageReader::new(half, &arrivals, 1000);
             let mut events = Vec::new();
             let read = async {
                 loop {

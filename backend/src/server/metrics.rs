@@ -19,7 +19,7 @@ use crate::websocket::Source;
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    pub(crate) active: Gauge<i64, AtomicI64>,
+    active: Gauge<i64, AtomicI64>,
     connections: Family<SourceLabel, Counter>,
     closed: Family<ClosedLabel, Counter>,
     pub(crate) messages_sent: Counter,
@@ -115,6 +115,12 @@ impl Metrics {
         metrics
     }
 
+    /// Counts a client as being served until it is dropped.
+    pub(crate) fn serving(&self) -> Serving {
+        self.active.inc();
+        Serving(self.active.clone())
+    }
+
     /// A client came.
     pub(crate) fn connected(&self, source: Source) {
         self.connections.get_or_create(&source_label(source)).inc();
@@ -142,6 +148,16 @@ impl Metrics {
 
     fn offer(&self, outcome: &'static str, detail: String) {
         self.offers.get_or_create(&OfferLabels { outcome, detail }).inc();
+    }
+}
+
+/// A client that is being served.
+#[derive(Debug)]
+pub(crate) struct Serving(Gauge<i64, AtomicI64>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

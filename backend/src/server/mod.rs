@@ -5,6 +5,7 @@
 
 mod admin;
 mod apps;
+mod arrivals;
 mod cli;
 mod direct;
 mod drain;
@@ -107,7 +108,12 @@ impl Shared {
     fn new(arguments: &Arguments, descriptors: Descriptors) -> Shared {
         let unless_zero = |seconds: u32| (seconds > 0).then(|| Duration::from_secs(seconds.into()));
         let settings = Settings {
-            subprotocols: arguments.subprotocol.clone(),
+            subprotocols: arguments
+                .subprotocol
+                .iter()
+                .filter(|name| !name.is_empty())
+                .cloned()
+                .collect(),
             max_message_size: arguments.max_message_size,
             ping_interval: unless_zero(arguments.ping_interval),
             idle_timeout: unless_zero(arguments.idle_timeout),
@@ -140,8 +146,9 @@ async fn serve(arguments: Arguments, descriptors: Descriptors) -> Result<(), Run
     // Before anything can be connected to: a signal from here on drains.
     let mut signals = Signals::install().map_err(RunError::Signals)?;
     let shared = Arc::new(Shared::new(&arguments, descriptors));
-    let listeners = listeners(&arguments, descriptors)?;
+    // First, so that a start that fails has not taken over the socket that offers come to.
     let admin = arguments.admin.as_ref().map(Admin::bind).transpose()?;
+    let listeners = listeners(&arguments, descriptors)?;
 
     if let Some(admin) = admin {
         match &admin {
@@ -183,6 +190,7 @@ fn listeners(
 ) -> Result<Vec<HandoffListener>, RunError> {
     let offers = OfferOptions {
         max_pending: descriptors.pending,
+        max_handovers: descriptors.handovers,
         allow_uids: (!arguments.allow_uid.is_empty()).then(|| arguments.allow_uid.clone()),
         ..OfferOptions::default()
     };
@@ -190,21 +198,22 @@ fn listeners(
     if !listeners.is_empty() {
         tracing::info!(sockets = listeners.len(), "serving sockets of LISTEN_FDS");
     }
+    if let Some(address) = arguments.listen {
+        let (listener, bound) = direct::listen(address, offers.clone())
+            .map_err(|source| RunError::Listen { address, source })?;
+        tracing::info!(address = %bound, "listening");
+        listeners.push(listener);
+    }
+    // Last: it takes the path over from another process.
     if let Some(path) = &arguments.socket {
         listeners.push(HandoffListener::bind(Options {
             mode: arguments.socket_mode,
             group: arguments.socket_group.as_deref().map(Into::into),
-            offers: offers.clone(),
+            offers,
             ..Options::new(path)
         })?);
         tracing::info!(path = %path.display(), mode = format_args!("{:04o}", arguments.socket_mode),
             "taking offers");
-    }
-    if let Some(address) = arguments.listen {
-        let (listener, bound) = direct::listen(address, offers)
-            .map_err(|source| RunError::Listen { address, source })?;
-        tracing::info!(address = %bound, "listening");
-        listeners.push(listener);
     }
     if listeners.is_empty() { Err(RunError::NothingToServe) } else { Ok(listeners) }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tokio::sync::mpsc;
 
 use super::{Shared, session};
-use crate::error::{AcceptError, AnswerError};
+use crate::error::{AcceptError, AnswerError, HandoffError};
 use crate::listener::HandoffListener;
 use crate::offer::Offer;
 
@@ -17,6 +18,7 @@ pub(crate) type Alive = mpsc::Sender<()>;
 /// Takes offers until the listener has none left, which is after the drain began.
 pub(crate) async fn take(mut listener: HandoffListener, shared: Arc<Shared>, alive: Alive) {
     let mut retired = false;
+    let mut reports = Reports::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -34,7 +36,7 @@ pub(crate) async fn take(mut listener: HandoffListener, shared: Arc<Shared>, ali
             Err(AcceptError::Closed) => return,
             Err(error) => {
                 shared.metrics.failed(error.cause());
-                report(&error);
+                reports.report(&error);
             }
         }
     }
@@ -59,6 +61,11 @@ async fn answer(offer: Offer, shared: Arc<Shared>, alive: Alive) {
     }
     let client = match acceptance.send().await {
         Ok(client) => client,
+        Err(HandoffError::Full) => {
+            shared.metrics.refused(StatusCode::SERVICE_UNAVAILABLE.as_u16());
+            tracing::debug!("{}", HandoffError::Full);
+            return;
+        }
         Err(error) => {
             shared.metrics.failed(error.cause());
             if error.is_departure() {
@@ -107,11 +114,37 @@ fn choose(ours: &[String], offer: &Offer) -> Option<String> {
     ours.iter().find(|name| offer.subprotocols().any(|offered| offered == name.as_str())).cloned()
 }
 
-fn report(error: &AcceptError) {
-    match error {
-        // Health checks and scanners.
-        AcceptError::Left(_) | AcceptError::Handshake(_) => tracing::debug!("{error}"),
-        AcceptError::Accept(_) | AcceptError::Internal => tracing::error!("{error}"),
-        _ => tracing::warn!("{error}"),
+/// Logs what became no offer: what others can cause at any rate, once a second.
+#[derive(Debug, Default)]
+struct Reports {
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Reports {
+    fn report(&mut self, error: &AcceptError) {
+        match error {
+            // Health checks and scanners.
+            AcceptError::Left(_) | AcceptError::Handshake(_) | AcceptError::Displaced => {
+                tracing::debug!("{error}");
+                return;
+            }
+            AcceptError::Internal => {
+                tracing::error!("{error}");
+                return;
+            }
+            _ => (),
+        }
+        if self.last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
+            self.suppressed += 1;
+            return;
+        }
+        let suppressed = std::mem::take(&mut self.suppressed);
+        self.last = Some(Instant::now());
+        if matches!(error, AcceptError::Accept(_)) {
+            tracing::error!(suppressed, "{error}");
+        } else {
+            tracing::warn!(suppressed, "{error}");
+        }
     }
 }

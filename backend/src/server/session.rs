@@ -3,17 +3,17 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use fastwebsockets::OpCode;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::Shared;
 use super::apps::{Application, Outgoing};
+use super::arrivals::Arrivals;
 use super::messages::{Event, MessageReader, ReadError};
 use super::writer::FrameWriter;
 use crate::stream::ClientStream;
@@ -27,7 +27,7 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     number: u64,
 ) {
-    shared.metrics.active.inc();
+    let active = shared.metrics.serving();
     let ending = converse(&mut stream, app, &shared, number).await;
     tracing::debug!(client = number, ?ending, "connection ended");
     shared.metrics.closed(ending.label());
@@ -36,7 +36,7 @@ pub(crate) async fn serve(
         let _ = timeout(LINGER, hang_up(&mut stream)).await;
     }
     drop(stream);
-    shared.metrics.active.dec();
+    drop(active);
 }
 
 /// How a conversation ended.
@@ -83,14 +83,14 @@ async fn converse(
 ) -> Ending {
     let settings = &shared.settings;
     let (read, write) = stream.split();
-    let received = AtomicU64::new(0);
-    let mut reader = MessageReader::new(read, &received, settings.max_message_size);
+    let arrivals = Arrivals::new();
+    let mut reader = MessageReader::new(read, &arrivals, settings.max_message_size);
     let session = Session {
         writer: FrameWriter::new(write, settings.send_timeout),
         app,
         shared,
         closing: None,
-        heard: Instant::now(),
+        arrivals: &arrivals,
         pinged: Instant::now(),
     };
     match session.run(&mut reader, number).await {
@@ -104,7 +104,7 @@ struct Session<'s> {
     shared: &'s Shared,
     /// The code of a close that was sent and is to be answered.
     closing: Option<u16>,
-    heard: Instant,
+    arrivals: &'s Arrivals,
     pinged: Instant,
 }
 
@@ -126,7 +126,6 @@ impl<'s> Session<'s> {
                     () = &mut alarm => self.alarm(alarm.as_mut()).await?,
                 }
             };
-            self.heard = Instant::now();
             if let Some(ending) = self.handle(event).await? {
                 return Ok(ending);
             }
@@ -173,18 +172,34 @@ impl<'s> Session<'s> {
     }
 
     async fn message(&mut self, opcode: OpCode, payload: &[u8]) -> Result<(), Ending> {
+        let begin = Instant::now();
         self.writer.send(opcode, payload).await?;
-        self.count_sent(payload.len());
+        self.sent(payload.len(), begin);
         Ok(())
     }
 
     async fn encoded(&mut self, frame: Bytes, payload_len: usize) -> Result<(), Ending> {
-        self.writer.send_encoded(&frame).await?;
-        self.count_sent(payload_len);
+        let begin = Instant::now();
+        let Session { writer, app, .. } = self;
+        let expelled = async {
+            let code = std::future::poll_fn(|cx| app.poll_expelled(cx)).await;
+            sleep(CLOSE_TIMEOUT).await;
+            code
+        };
+        tokio::select! {
+            sent = writer.send_encoded(&frame) => sent?,
+            // In the middle of a frame no close can be sent.
+            code = expelled => return Err(Ending::ByServer(code)),
+        }
+        self.sent(payload_len, begin);
         Ok(())
     }
 
-    fn count_sent(&self, len: usize) {
+    fn sent(&self, len: usize, begin: Instant) {
+        // The socket's buffer was full: the client took something. Meanwhile nothing was read that it may have sent.
+        if begin.elapsed() >= Duration::from_secs(1) {
+            self.arrivals.sign_of_life();
+        }
         self.shared.metrics.messages_sent.inc();
         self.shared.metrics.bytes_sent.inc_by(len as u64);
     }
@@ -207,7 +222,7 @@ impl<'s> Session<'s> {
         }
         let now = Instant::now();
         let settings = &self.shared.settings;
-        if settings.idle_timeout.is_some_and(|idle| now >= self.heard + idle) {
+        if settings.idle_timeout.is_some_and(|idle| now >= self.arrivals.last() + idle) {
             return self.close(1001, "idle", alarm).await;
         }
         if settings.ping_interval.is_some_and(|interval| now >= self.last_sign() + interval) {
@@ -222,14 +237,14 @@ impl<'s> Session<'s> {
     fn deadline(&self) -> Instant {
         let settings = &self.shared.settings;
         let ping = settings.ping_interval.map(|interval| self.last_sign() + interval);
-        let idle = settings.idle_timeout.map(|idle| self.heard + idle);
+        let idle = settings.idle_timeout.map(|idle| self.arrivals.last() + idle);
         // A day: both are off.
         let never = Instant::now() + Duration::from_secs(86_400);
         [ping, idle].into_iter().flatten().min().unwrap_or(never)
     }
 
     fn last_sign(&self) -> Instant {
-        self.heard.max(self.pinged)
+        self.arrivals.last().max(self.pinged)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::stream::WriteHalf;
 
-/// Writes frames, each within the send timeout.
+/// Writes frames; the send timeout is for a client that takes nothing at all.
 pub(crate) struct FrameWriter<'s> {
     half: WriteHalf<'s>,
     send_timeout: Duration,
@@ -51,19 +51,16 @@ impl<'s> FrameWriter<'s> {
         // Stays so if this future is dropped, or fails, halfway.
         self.broken = true;
         let mut rest = first.chain(second);
-        let write = async {
-            while rest.has_remaining() {
-                let mut parts = [IoSlice::new(&[]); 2];
-                let count = rest.chunks_vectored(&mut parts);
-                let len = self.half.write_vectored(&parts[..count]).await?;
-                if len == 0 {
-                    return Err(io::Error::from(io::ErrorKind::WriteZero));
-                }
-                rest.advance(len);
+        while rest.has_remaining() {
+            let mut parts = [IoSlice::new(&[]); 2];
+            let count = rest.chunks_vectored(&mut parts);
+            let write = self.half.write_vectored(&parts[..count]);
+            match timeout(self.send_timeout, write).await {
+                Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => rest.advance(len?),
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }
-            Ok(())
-        };
-        timeout(self.send_timeout, write).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+        }
         self.broken = false;
         Ok(())
     }

@@ -78,6 +78,10 @@ fn pipelined_messages_come_back_in_order() {
 
 #[test]
 fn the_first_known_subprotocol_is_chosen() {
+    let none = Program::start(&["--subprotocol", ""]);
+    let offered = "Sec-WebSocket-Protocol: chat\r\n";
+    let (_client, head) = Client::handshake(none.listen, "/", offered);
+    assert_eq!(field(&head, "Sec-WebSocket-Protocol"), None);
     let program = Program::start(&["--subprotocol", "v2", "--subprotocol", "v1"]);
     for (offered, chosen) in [
         ("Sec-WebSocket-Protocol: v1, v2\r\n", Some("v2")),
@@ -135,6 +139,30 @@ fn a_slow_receiver_does_not_hold_up_the_room() {
         assert_eq!(quick.receive().1.len(), message.len());
     }
     assert_eq!(program.metric("websocket_slow_receivers_total"), 1.0);
+}
+
+#[test]
+fn what_waits_for_a_slow_receiver_is_bounded_and_discarded() {
+    let program = Program::start(&["--app", "broadcast"]);
+    let mut slow = Client::connect(program.listen, "/");
+    let mut quick = Client::connect(program.listen, "/");
+    wait_until("both are in", || program.metric("websocket_connections_active") == 2.0);
+    // Fewer messages than a queue has places; what the sockets hold is less than half of it.
+    let message = frame(FIN | BINARY, &vec![0; 1 << 20]);
+    for _ in 0..40 {
+        quick.raw(&message);
+        quick.receive();
+    }
+    assert_eq!(program.metric("websocket_slow_receivers_total"), 1.0);
+    let mut received = 0;
+    let last = loop {
+        match slow.receive() {
+            (first, _) if first == FIN | BINARY => received += 1,
+            last => break last,
+        }
+    };
+    assert_eq!(&last.1[..2], &1008u16.to_be_bytes());
+    assert!(received < 38, "{received}");
 }
 
 #[test]

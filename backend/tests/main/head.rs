@@ -156,10 +156,30 @@ async fn offers_in_hand_are_bounded() {
     let _second = Nginx::offering(&path, "/second", "");
     let offer = listener.accept().await.expect("the first");
     let waited = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
-    assert!(waited.is_err(), "the second stays in the kernel's queue");
+    assert!(waited.is_err(), "the second is not heard yet");
     drop(offer);
     let offer = listener.accept().await.expect("the second");
     assert_eq!(offer.uri(), "/second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_silent_give_way_to_others() {
+    let options = OfferOptions { max_pending: 2, ..OfferOptions::default() };
+    let (mut listener, path, _directory) = bind(options);
+    let mut silent: Vec<_> = (0..3).map(|_| Nginx::connect(&path)).collect();
+    let _nginx = Nginx::offering(&path, "/", "");
+    let mut displaced = 0;
+    let offer = loop {
+        match listener.accept().await {
+            Ok(offer) => break offer,
+            Err(AcceptError::Displaced) => displaced += 1,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(offer.uri(), "/");
+    assert!(displaced >= 2, "{displaced}");
+    assert_eq!(status(&silent[0].head()), 503, "an answer all the same");
+    silent[0].rest();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,6 +55,16 @@ fn every_option_can_come_from_the_environment() {
     assert_eq!(field(&head, "Sec-WebSocket-Protocol"), Some("b"));
     assert_eq!(status(&Client::handshake(program.listen, "/", "").1), 404);
 
+    let directory = tempfile::tempdir().expect("directory");
+    let mut command = crate::fake::program::command();
+    for line in command_help().split("[env: ").skip(1) {
+        command.env(line.split('=').next().expect("a name"), "");
+    }
+    command.args(["--listen", "127.0.0.1:0"]);
+    let program = Program::spawn(command, directory);
+    let (_, head) = Client::handshake(program.listen, "/", "Sec-WebSocket-Protocol: chat\r\n");
+    assert_eq!(field(&head, "Sec-WebSocket-Protocol"), Some("chat"), "empty is as good as unset");
+
     let help = command_help();
     let options = help.lines().filter(|line| line.starts_with("      --")).count();
     let variables = help.matches("[env: WS_HANDOFF_").count();

@@ -1,5 +1,6 @@
 //! Connections, messages, and time.
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use crate::fake::client::{BINARY, CLOSE, Client, FIN, PING, PONG, frame};
@@ -107,6 +108,53 @@ fn silent_clients_are_pinged_and_kept_while_they_answer() {
     assert_eq!(last, (FIN | CLOSE, b"\x03\xe9idle".to_vec()), "1001");
     client.raw(&frame(FIN | CLOSE, &1001u16.to_be_bytes()));
     assert!(is_at_end(&mut client.stream));
+}
+
+#[test]
+fn a_client_in_the_middle_of_a_message_is_not_idle() {
+    let program = Program::start(&["--ping-interval", "0", "--idle-timeout", "2"]);
+    let mut fragments = Client::connect(program.listen, "/");
+    let mut slow = Client::connect(program.listen, "/");
+    let whole = frame(FIN | BINARY, &[7; 8]);
+    fragments.raw(&frame(BINARY, b""));
+    for byte in &whole[..8] {
+        std::thread::sleep(Duration::from_millis(500));
+        fragments.raw(&frame(0, b"x"));
+        slow.raw(&[*byte]);
+    }
+    fragments.raw(&frame(FIN, b""));
+    assert_eq!(fragments.receive(), (FIN | BINARY, vec![b'x'; 8]));
+    slow.raw(&whole[8..]);
+    assert_eq!(slow.receive(), (FIN | BINARY, vec![7; 8]));
+    assert_eq!(slow.receive_close(), 1001, "and then it is");
+}
+
+#[test]
+fn a_client_that_takes_something_is_not_hung_up_on() {
+    let program = Program::start(&["--send-timeout", "1", "--max-message-size", "64m"]);
+    let mut client = Client::connect(program.listen, "/");
+    let len = 48 << 20;
+    client.raw(&frame(FIN | BINARY, &vec![0; len]));
+    let mut left = len;
+    let mut piece = vec![0; 8 << 20];
+    while left > 0 {
+        std::thread::sleep(Duration::from_millis(500));
+        let wanted = piece.len().min(left);
+        client.stream.read_exact(&mut piece[..wanted]).expect("the next piece");
+        left -= wanted;
+    }
+}
+
+#[test]
+fn idle_connections_do_not_keep_others_out() {
+    let program = Program::start_with_descriptors(64, &[]);
+    let _idle: Vec<_> =
+        (0..20).map(|_| std::net::TcpStream::connect(program.listen).expect("connect")).collect();
+    let begin = Instant::now();
+    let mut client = Client::connect(program.listen, "/");
+    client.text("still there");
+    assert_eq!(client.receive_text(), "still there");
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 }
 
 #[test]

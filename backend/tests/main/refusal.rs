@@ -1,7 +1,7 @@
 //! Refusals arrive whole.
 
 use http::StatusCode;
-use ws_handoff_backend::{AnswerError, HandoffListener, Offer, Options};
+use ws_handoff_backend::{HandoffListener, Offer, Options};
 
 use crate::fake::nginx::Nginx;
 use crate::fake::{field, status};
@@ -67,30 +67,4 @@ async fn without_a_body_where_there_is_none() {
     let head = String::from_utf8(bytes).expect("text");
     assert!(head.ends_with("\r\n\r\n"), "{head}");
     assert_eq!(field(&head, "Content-Length"), None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_would_break_the_answer_is_not_sent() {
-    let (result, bytes) = answered(|offer| async {
-        offer.refuse(StatusCode::FORBIDDEN).header("content-length", "5").await
-    })
-    .await;
-    assert!(matches!(result, Err(AnswerError::ReservedField(_))), "{result:?}");
-    assert!(bytes.is_empty());
-
-    let (result, _) = answered(|offer| async {
-        offer.refuse(StatusCode::FORBIDDEN).header("x", "a\r\nb: c").await
-    })
-    .await;
-    assert!(matches!(result, Err(AnswerError::InvalidField(_))), "{result:?}");
-
-    let (result, _) =
-        answered(|offer| async { offer.refuse(StatusCode::SWITCHING_PROTOCOLS).await }).await;
-    assert!(matches!(result, Err(AnswerError::NotARefusal(_))), "{result:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_offer_that_is_dropped_closes_without_an_answer() {
-    let ((), bytes) = answered(|offer| async { drop(offer) }).await;
-    assert!(bytes.is_empty());
 }

@@ -1,14 +1,13 @@
 //! `broadcast`: rooms. A message goes to everyone in the room, its sender included, encoded once.
 //!
-//! Each member has a queue of bounded length. One who does not keep up is taken out of the room and closed with 1008:
-//! the others do not wait, memory stays bounded, and nobody misses messages without noticing.
+//! Each member has a queue of bounded length and size. One who does not keep up is taken out of the room, loses its queue
+//! and is closed with 1008: the others do not wait, memory stays bounded, and nobody misses messages without noticing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use super::{Application, Outgoing};
 use crate::server::messages::Message;
@@ -17,6 +16,12 @@ use crate::server::writer;
 
 /// Messages that wait for one member.
 const QUEUE: usize = 64;
+
+/// A member in whose queue more bytes than this wait does not keep up. One message may exceed it.
+const QUEUE_BYTES: usize = 1 << 20;
+
+/// Policy violation (RFC 6455 7.4.1).
+const TOO_SLOW: u16 = 1008;
 
 /// All rooms that have members.
 #[derive(Debug)]
@@ -33,7 +38,7 @@ struct Room {
 #[derive(Debug, Default)]
 struct Members {
     next: u64,
-    queues: HashMap<u64, mpsc::Sender<Queued>>,
+    queues: HashMap<u64, Arc<Mutex<Queue>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,21 +47,60 @@ struct Queued {
     payload_len: usize,
 }
 
+/// What waits for one member.
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Queued>,
+    bytes: usize,
+    expelled: bool,
+    waker: Option<Waker>,
+}
+
+impl Queue {
+    /// Whether there was room; if not, the member is expelled.
+    fn push(&mut self, queued: Queued) -> bool {
+        if self.frames.len() >= QUEUE || self.bytes > QUEUE_BYTES {
+            *self = Queue { expelled: true, waker: self.waker.take(), ..Queue::default() };
+        } else {
+            self.bytes += queued.frame.len();
+            self.frames.push_back(queued);
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+        !self.expelled
+    }
+
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.frames.pop_front()?;
+        self.bytes -= queued.frame.len();
+        if self.frames.is_empty() {
+            // Few members have a queue at any moment.
+            self.frames = VecDeque::new();
+        }
+        Some(queued)
+    }
+
+    fn wait(&mut self, cx: &Context<'_>) {
+        self.waker = Some(cx.waker().clone());
+    }
+}
+
 impl Rooms {
     pub(super) fn new(metrics: Arc<Metrics>) -> Rooms {
         Rooms { by_name: Mutex::default(), metrics }
     }
 
     pub(super) fn join(self: &Arc<Rooms>, name: Box<str>) -> Member {
-        let (queue, incoming) = mpsc::channel(QUEUE);
+        let queue = Arc::new(Mutex::new(Queue::default()));
         let mut rooms = lock(&self.by_name);
         let room = Arc::clone(rooms.entry(name.clone()).or_default());
         let mut members = lock(&room.members);
         let id = members.next;
         members.next += 1;
-        members.queues.insert(id, queue);
+        members.queues.insert(id, Arc::clone(&queue));
         drop(members);
-        Member { rooms: Arc::clone(self), room, name, id, incoming }
+        Member { rooms: Arc::clone(self), room, name, id, queue }
     }
 
     /// The rooms' lock is held over both steps, so that nobody joins a room that is being removed.
@@ -77,33 +121,46 @@ pub(super) struct Member {
     room: Arc<Room>,
     name: Box<str>,
     id: u64,
-    incoming: mpsc::Receiver<Queued>,
+    queue: Arc<Mutex<Queue>>,
 }
 
 impl Application for Member {
     fn received(&mut self, message: Message) -> Option<Message> {
+        if lock(&self.queue).expelled {
+            return None;
+        }
         let frame = writer::encode(message.opcode(), &message.payload);
         let queued = Queued { frame, payload_len: message.payload.len() };
         let mut members = lock(&self.room.members);
-        members.queues.retain(|_, queue| match queue.try_send(queued.clone()) {
-            Ok(()) => true,
-            Err(error) => {
-                if matches!(error, mpsc::error::TrySendError::Full(_)) {
-                    self.rooms.metrics.slow_receivers.inc();
-                }
-                false
+        members.queues.retain(|_, queue| {
+            let keeps_up = lock(queue).push(queued.clone());
+            if !keeps_up {
+                self.rooms.metrics.slow_receivers.inc();
             }
+            keeps_up
         });
         None
     }
 
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<Outgoing> {
-        match ready!(self.incoming.poll_recv(cx)) {
-            Some(Queued { frame, payload_len }) => {
-                Poll::Ready(Outgoing::Encoded { frame, payload_len })
-            }
-            None => Poll::Ready(Outgoing::Close(1008, "too slow for this room")),
+        let mut queue = lock(&self.queue);
+        if queue.expelled {
+            return Poll::Ready(Outgoing::Close(TOO_SLOW, "too slow for this room"));
         }
+        if let Some(Queued { frame, payload_len }) = queue.pop() {
+            return Poll::Ready(Outgoing::Encoded { frame, payload_len });
+        }
+        queue.wait(cx);
+        Poll::Pending
+    }
+
+    fn poll_expelled(&mut self, cx: &mut Context<'_>) -> Poll<u16> {
+        let mut queue = lock(&self.queue);
+        if queue.expelled {
+            return Poll::Ready(TOO_SLOW);
+        }
+        queue.wait(cx);
+        Poll::Pending
     }
 }
 
@@ -113,7 +170,7 @@ impl Drop for Member {
     }
 }
 
-/// Nothing panics with a lock held; and if it did, a map of senders is never half changed.
+/// Nothing panics with a lock held; and if it did, neither a map nor a queue is ever half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -135,7 +192,7 @@ mod tests {
         let rooms = Arc::new(Rooms::new(Arc::new(Metrics::new())));
         let mut one = rooms.join("a".into());
         let mut two = rooms.join("a".into());
-        let mut other = rooms.join("b".into());
+        let other = rooms.join("b".into());
         assert!(one.received(text("hi")).is_none());
         let mut seen = Vec::new();
         for member in [&mut one, &mut two] {
@@ -146,7 +203,7 @@ mod tests {
         }
         assert_eq!(&seen[0][..], b"\x81\x02hi");
         assert_eq!(seen[0].as_ptr(), seen[1].as_ptr(), "encoded once");
-        assert!(other.incoming.try_recv().is_err());
+        assert!(lock(&other.queue).pop().is_none());
     }
 
     #[tokio::test]
@@ -158,11 +215,25 @@ mod tests {
             quick.received(text("x"));
             assert!(matches!(outgoing(&mut quick).await, Outgoing::Encoded { .. }));
         }
-        for _ in 0..QUEUE {
-            assert!(matches!(outgoing(&mut slow).await, Outgoing::Encoded { .. }));
-        }
+        assert!(lock(&slow.queue).frames.is_empty(), "nobody waits for these any more");
         assert!(matches!(outgoing(&mut slow).await, Outgoing::Close(1008, _)));
         assert_eq!(rooms.metrics.slow_receivers.get(), 1);
+        slow.received(text("not heard"));
+        assert!(lock(&quick.queue).pop().is_none(), "it is out of the room");
+    }
+
+    #[tokio::test]
+    async fn the_bytes_that_wait_for_a_member_are_bounded() {
+        let rooms = Arc::new(Rooms::new(Arc::new(Metrics::new())));
+        let mut quick = rooms.join("a".into());
+        let slow = rooms.join("a".into());
+        let large = Message { is_text: false, payload: vec![0; QUEUE_BYTES + 1].into() };
+        quick.received(large.clone());
+        assert_eq!(lock(&slow.queue).frames.len(), 1, "one message of any size");
+        assert!(matches!(outgoing(&mut quick).await, Outgoing::Encoded { .. }));
+        quick.received(text("x"));
+        let queue = lock(&slow.queue);
+        assert!(queue.expelled && queue.frames.is_empty());
     }
 
     #[tokio::test]

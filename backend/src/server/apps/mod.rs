@@ -25,6 +25,11 @@ pub(crate) trait Application: Send {
     fn poll_outgoing(&mut self, _cx: &mut Context<'_>) -> Poll<Outgoing> {
         Poll::Pending
     }
+
+    /// Ready with a close code once the client is to be closed whatever is on its way to it.
+    fn poll_expelled(&mut self, _cx: &mut Context<'_>) -> Poll<u16> {
+        Poll::Pending
+    }
 }
 
 /// What an application sends without being asked.

@@ -24,8 +24,21 @@ pub struct Program {
 impl Program {
     /// Starts it and waits until it is ready.
     pub fn start(arguments: &[&str]) -> Program {
+        Program::start_as(command(), arguments)
+    }
+
+    /// As [`Program::start`], with this RLIMIT_NOFILE.
+    pub fn start_with_descriptors(limit: u32, arguments: &[&str]) -> Program {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!(r#"ulimit -n {limit}; exec "$0" "$@""#)])
+            .arg(env!("CARGO_BIN_EXE_ws-handoff-backend"))
+            .env("NO_COLOR", "1");
+        Program::start_as(shell, arguments)
+    }
+
+    fn start_as(mut command: Command, arguments: &[&str]) -> Program {
         let directory = tempfile::tempdir().expect("directory");
-        let mut command = command();
         command
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-level", "debug"])
             .arg("--socket")
