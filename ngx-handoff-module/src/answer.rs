@@ -31,7 +31,7 @@ const NOT_FROM_BACKEND_101: [&str; 10] = [
 ];
 
 /// Why an answer leads nowhere.
-enum Unusable {
+pub enum Unusable {
     /// Memory ran out, or nginx failed: the client gets a 500.
     Internal,
     /// The peer is to blame, or could not be used: the next one is tried, else the client gets a 502.
@@ -108,10 +108,7 @@ fn hand_over(
         );
         return Err(Unusable::Peer);
     }
-    takeover::offer(r, u, context).map_err(|error| match error {
-        takeover::OfferError::Internal => Unusable::Internal,
-        takeover::OfferError::Peer => Unusable::Peer,
-    })
+    takeover::offer(r, u, context)
 }
 
 fn tunnel(
@@ -180,8 +177,7 @@ fn refuse(r: Request, u: Upstream, answer: &AnswerHead<'_, '_>) -> Result<(), Un
     u.consume(answer.len);
     if u.is_chunked() {
         // RFC 9112 section 6.3: Transfer-Encoding overrides Content-Length.
-        // SAFETY: the upstream of this request.
-        unsafe { (*u.raw()).headers_in.content_length_n = -1 };
+        u.forget_content_length();
     }
     r.disable_keepalive_after_frames();
     r.lift_rate_limit();

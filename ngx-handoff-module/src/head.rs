@@ -10,7 +10,7 @@ use nginx_sys::{
 };
 
 use crate::client;
-use crate::context::{Context, Phase};
+use crate::context::Context;
 use crate::nginx::{self, OutOfMemory, Request, Upstream};
 
 /// Builds the head before any backend is asked, while it can still be the client's fault with no peer involved. On error,
@@ -38,13 +38,8 @@ pub unsafe extern "C" fn create_request(r: *mut ngx_http_request_t) -> ngx_int_t
     nginx::OK
 }
 
-/// `u->reinit_request`: the next peer starts from nothing.
-pub unsafe extern "C" fn reinit_request(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes the request whose next peer it has connected to.
-    let Some(r) = (unsafe { Request::from_raw(r) }) else { return nginx::ERROR };
-    let Some(context) = Context::of(r) else { return nginx::ERROR };
-    context.phase.set(Phase::Asking);
-    context.chunked.take();
+/// `u->reinit_request`: nothing is kept from one peer to the next but what [`output_filter`] sets for each.
+pub unsafe extern "C" fn reinit_request(_r: *mut ngx_http_request_t) -> ngx_int_t {
     nginx::OK
 }
 

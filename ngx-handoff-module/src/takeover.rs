@@ -9,26 +9,19 @@ use handoff_protocol::{commit_len, encode_commit, section};
 use nginx_sys::{NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t};
 use rustix::io::Errno;
 
+use crate::answer::Unusable;
 use crate::context::{Context, Fault, Phase};
 use crate::nginx::{self, Connection, OutOfMemory, Request, Upstream};
 use crate::{descriptor, refusal, release};
 
-/// Why the socket could not be offered.
-pub enum OfferError {
-    /// The client gets a 500.
-    Internal,
-    /// The next peer is tried.
-    Peer,
-}
-
 /// Offers the client's socket to a backend that has answered that it wants it.
-pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), OfferError> {
+pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), Unusable> {
     let client = r.connection();
-    let Some(backend) = u.connection() else { return Err(OfferError::Internal) };
+    let Some(backend) = u.connection() else { return Err(Unusable::Internal) };
 
     if backend.read().pending_eof() {
         log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream closed the connection after its answer");
-        return Err(OfferError::Peer);
+        return Err(Unusable::Peer);
     }
     if let Err(errno) = client.prepare_for_small_writes() {
         log_errno!(
@@ -37,9 +30,9 @@ pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), OfferError
             errno.raw_os_error(),
             "setsockopt() on the client's socket failed"
         );
-        return Err(OfferError::Internal);
+        return Err(Unusable::Internal);
     }
-    release::install_cleanup(r, context).map_err(|OutOfMemory| OfferError::Internal)?;
+    release::install_cleanup(r, context)?;
 
     if let Err(errno) = descriptor::send_offer(backend.fd(), client.fd()) {
         log_errno!(
@@ -52,7 +45,7 @@ pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), OfferError
         if descriptor::is_local(errno) {
             u.excuse_peer();
         }
-        return Err(OfferError::Peer);
+        return Err(Unusable::Peer);
     }
 
     context.phase.set(Phase::Offered);

@@ -196,6 +196,12 @@ impl Upstream {
         unsafe { (*self.raw()).headers_in.content_length_n }
     }
 
+    /// Has the client told no length.
+    pub fn forget_content_length(self) {
+        // SAFETY: valid by the contract of `new`.
+        unsafe { (*self.raw()).headers_in.content_length_n = -1 };
+    }
+
     /// Sets what is still expected of the body: a length, 0 for "complete", -1 for "to end of file".
     pub fn set_remaining(self, length: i64) {
         // SAFETY: valid by the contract of `new`.
