@@ -13,6 +13,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # Given on the command line or in the environment, handed to the scripts.
 PORT ?= 8080
 CONNECTIONS ?= 15000
+# Which nginx the module is for: empty (the one that the build compiles), `debian`, or a directory with nginx's source.
+NGINX ?=
+# nginx itself would take this variable of the environment for sockets that it inherits.
+unexport NGINX
 export PORT
 
 # Every cargo command covers the whole workspace in the release profile: another selection of packages or another
@@ -39,15 +43,38 @@ build: ## Build nginx, the module and the backend into build/
 	@$(CARGO) build $(CARGO_FLAGS) --message-format=json-render-diagnostics | python3 scripts/stage.py build
 
 .PHONY: run
-run: build $(VENV) ## Run the demo on 127.0.0.1:8080 until Ctrl-C (PORT=9090)
+run: build $(VENV) ## Run the demo on http://127.0.0.1:8080 until Ctrl-C (PORT=9090)
 	@exec scripts/run.sh
 
+.PHONY: module
+module: ## Build the module for another nginx: NGINX=debian, or NGINX=DIR with its source
+	@scripts/module.sh "$(or $(NGINX),$(error make module NGINX=debian, or NGINX=DIR with the source of an nginx release))"
+
 .PHONY: test
-test: ## Check format and lints, then run every test
+test: ## Check format and lints, then run every test; with NGINX= the end-to-end tests, against that nginx
 	@scripts/deps.sh build test
 	@$(MAKE) --no-print-directory build $(VENV)
+ifeq ($(NGINX),)
 	@$(MAKE) --no-print-directory lint
 	@scripts/test.sh $(CARGO_FLAGS)
+else
+	@scripts/module.sh "$(NGINX)" --with-nginx
+	@scripts/test.sh --against "$$(scripts/module.sh "$(NGINX)" --where)" $(CARGO_FLAGS)
+endif
+
+.PHONY: test-browser
+test-browser: build build/venv-tests/installed ## Test the demo page in Chromium
+	@scripts/deps.sh browser
+	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/browser
+
+.PHONY: test-docker
+test-docker: build/venv-tests/installed ## Test the compose demo (needs a Docker engine)
+	@scripts/deps.sh docker browser
+	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/docker
+
+.PHONY: test-all
+test-all: ## Every test there is: also other nginx versions, a browser, Docker, clean Debian roots (as root)
+	@scripts/test-all.sh $(if $(WITHIN),--within $(WITHIN))
 
 .PHONY: lint
 lint: ## Check format (rustfmt) and lints (clippy); say so where one is not installed
@@ -77,4 +104,12 @@ $(VENV): scripts/requirements.txt
 	@echo 'Installing the Python client into build/venv'
 	@python3 -m venv build/venv
 	@build/venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# The same with what drives a browser and Docker.
+build/venv-tests/installed: tests/requirements.txt
+	@scripts/deps.sh venv
+	@echo 'Installing the Python tests'"'"' packages into build/venv-tests'
+	@python3 -m venv build/venv-tests
+	@build/venv-tests/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Makes sure that the Debian packages and the Rust that a purpose needs are installed.
 #
-#   scripts/deps.sh PURPOSE...        build: nginx, the module, the backend
-#                                     venv:  the Python client in build/venv
-#                                     test:  the end-to-end tests
+#   scripts/deps.sh PURPOSE...        build:   nginx, the module, the backend
+#                                     debian:  the module for Debian's own nginx
+#                                     venv:    the Python client in build/venv
+#                                     test:    the end-to-end tests
+#                                     browser: the tests of the demo page
+#                                     docker:  the tests of the compose demo
+#                                     roots:   the tests in clean Debian roots
 #
 # Silent, and quick, where nothing is missing. As root it installs what is; otherwise it prints the command and stops.
 set -euo pipefail
@@ -12,9 +16,13 @@ cd "$(dirname "$0")/.."
 declare -A needed=(
     # gcc and make for nginx, libclang for bindgen, the libraries that nginx links, python3 for scripts/stage.py.
     [build]="ca-certificates gcc libc6-dev libclang-dev libpcre2-dev libssl-dev make python3 zlib1g-dev"
+    [debian]="nginx-dev"
     [venv]="python3 python3-venv"
     # openssl makes the wss tests' certificate, strace watches a worker's system calls.
     [test]="openssl python3 python3-venv strace"
+    [browser]="chromium chromium-driver python3 python3-venv"
+    [docker]="debootstrap python3 python3-venv"
+    [roots]="debootstrap git"
 )
 
 main() {
@@ -23,6 +31,10 @@ main() {
         # shellcheck disable=SC2206  # lists of words
         packages+=(${needed[$purpose]})
     done
+    # Docker's own packages, or another engine's, do as well.
+    if [[ " $* " == *" docker "* ]] && ! command -v docker >/dev/null; then
+        packages+=(docker.io docker-compose)
+    fi
     install_missing "${packages[@]}"
     [[ " $* " != *" build "* ]] || require_rust
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The demo: the backend and nginx in the foreground until Ctrl-C, everything they write in build/run. Needs no root.
+# The demo: the backend, nginx and the page's helper in the foreground until Ctrl-C, everything they write in build/run.
+# Needs no root.
 #
-#   PORT=8080 scripts/run.sh        nginx on PORT, the backend's HTTP on PORT + 1, its metrics on PORT + 2
+#   PORT=8080 scripts/run.sh        nginx on PORT; all else goes over Unix sockets
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,15 +10,12 @@ port=${PORT:-8080}
 root=$PWD
 run=$root/build/run
 backend_pid=
+demo_pid=
 nginx_pid=
 
 main() {
-    [[ $port =~ ^[1-9][0-9]{0,4}$ ]] && (( port <= 65533 )) || fail "PORT=$port: not a port number up to 65533"
-    local name
-    for name in "$port" $((port + 1)) $((port + 2)); do
-        ! listening "$name" || fail "port $name on 127.0.0.1 is in use (the demo takes $port to $((port + 2)));" \
-            "choose another: make run PORT=9090"
-    done
+    [[ $port =~ ^[1-9][0-9]{0,4}$ ]] && (( port <= 65535 )) || fail "PORT=$port: not a port number up to 65535"
+    ! listening "$port" || fail "port $port on 127.0.0.1 is in use; choose another: make run PORT=9090"
 
     mkdir -p "$run/temp"
     # nginx takes a relative socket path from here; a short one, as 107 bytes are all that it may have.
@@ -27,6 +25,9 @@ main() {
     flock --nonblock 9 || fail "the demo already runs from this directory"
     : >error.log
     write_configuration >nginx.conf
+    cp "$root/nginx/demo_locations.conf" .
+    # Left behind by processes that were killed: whoever waits for a socket must not find an old one.
+    rm -f backend.sock admin.sock demo.sock
 
     trap stop EXIT
     trap 'exit 0' INT TERM HUP
@@ -34,11 +35,15 @@ main() {
     # workers whose master was killed.
     set -m
 
-    ../bin/ws-handoff-backend --app demo --socket backend.sock \
-        --listen "127.0.0.1:$((port + 1))" --admin "127.0.0.1:$((port + 2))" --drain-timeout 1 \
+    ../bin/ws-handoff-backend --app demo --socket backend.sock --admin unix:admin.sock --drain-timeout 1 \
         </dev/null >backend.log 2>&1 9>&- &
     backend_pid=$!
-    wait_for backend "$backend_pid" backend.log $((port + 2)) backend.sock
+    wait_for backend "$backend_pid" backend.log backend.sock admin.sock
+
+    ../bin/ws-handoff-demo --listen unix:demo.sock --target "127.0.0.1:$port" --nginx-pid-file nginx.pid \
+        </dev/null >demo.log 2>&1 9>&- &
+    demo_pid=$!
+    wait_for ws-handoff-demo "$demo_pid" demo.log demo.sock
 
     # As root, the workers stay root: those of nobody could not reach a working copy below /root.
     local globals=()
@@ -48,47 +53,49 @@ main() {
     wait_for nginx "$nginx_pid" error.log "$port"
 
     greet
-    # Returns when either ends: neither is expected to.
+    # Returns when one of them ends: none is expected to.
     local ended status=0
-    wait -n -p ended "$backend_pid" "$nginx_pid" || status=$?
-    if (( ended == backend_pid )); then
-        died backend "$ended" backend.log "exit status $status"
-    fi
-    died nginx "$ended" error.log "exit status $status"
+    wait -n -p ended "$backend_pid" "$demo_pid" "$nginx_pid" || status=$?
+    case $ended in
+        "$backend_pid") died backend "$ended" backend.log "exit status $status" ;;
+        "$demo_pid") died ws-handoff-demo "$ended" demo.log "exit status $status" ;;
+        *) died nginx "$ended" error.log "exit status $status" ;;
+    esac
 }
 
-# The committed configuration, with the ports asked for. Two steps, as new and old ports may be the same numbers.
+# The committed configuration, with the port asked for.
 write_configuration() {
-    sed -e 's/127\.0\.0\.1:808\([0-2]\)/127.0.0.1:@\1@/' \
-        -e "s/@0@/$port/; s/@1@/$((port + 1))/; s/@2@/$((port + 2))/" "$root/nginx/demo.conf"
+    sed "s/127\.0\.0\.1:8080/127.0.0.1:$port/" "$root/nginx/demo.conf"
 }
 
 greet() {
     cat <<-MESSAGE
 
-	nginx listens on http://127.0.0.1:$port/
+	Open http://127.0.0.1:$port/ in a browser, best in two tabs. What the page uses:
 
 	  ws://127.0.0.1:$port/ws/echo          handed over to the backend; also /ws/hello, /ws/rooms/NAME
 	  ws://127.0.0.1:$port/proxy/echo       the same through nginx
 	  http://127.0.0.1:$port/nginx_status   the connections that nginx holds
 	  http://127.0.0.1:$port/metrics        the connections that the backend holds
 
-	Try, in another terminal, and type a line:
+	Or, in another terminal, and type a line:
 
 	  $root/build/venv/bin/python -m websockets ws://127.0.0.1:$port/ws/echo
 
-	Logs: build/run/{error,access,backend}.log. Ctrl-C stops both.
+	Logs: build/run/{error,access,backend,demo}.log. Ctrl-C stops all.
 
 	MESSAGE
 }
 
-# wait_for NAME PID LOG PORT [SOCKET]: until it listens on both, or has died.
+# wait_for NAME PID LOG PLACE...: until it listens on each (a port, or a Unix socket's path), or has died.
 wait_for() {
-    local deadline=$((SECONDS + 15))
-    until listening "$4" && [[ -z ${5:-} || -S $5 ]]; do
-        still_running "$@"
-        (( SECONDS < deadline )) || died "$1" "$2" "$3" "no listener on port $4 within 15 s"
-        sleep 0.05
+    local deadline=$((SECONDS + 15)) place
+    for place in "${@:4}"; do
+        until listening "$place"; do
+            still_running "$@"
+            (( SECONDS < deadline )) || died "$1" "$2" "$3" "no listener on $place within 15 s"
+            sleep 0.05
+        done
     done
     # Who listens may be somebody else, who took the port in the meantime.
     still_running "$@"
@@ -103,7 +110,11 @@ still_running() {
 }
 
 listening() {
-    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+    if [[ $1 == *.sock ]]; then
+        [[ -S $1 ]]
+    else
+        (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+    fi
 }
 
 # died NAME PID LOG HOW
@@ -126,7 +137,7 @@ stop() {
     local status=$? pid
     trap - EXIT
     trap '' INT TERM HUP
-    for pid in $backend_pid $nginx_pid; do
+    for pid in $backend_pid $nginx_pid $demo_pid; do
         kill -TERM -- "-$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
     done

@@ -17,6 +17,7 @@ from pathlib import Path
 NGINX = "sbin/nginx"
 MODULE = "modules/ngx_http_ws_handoff_module.so"
 BACKEND = "bin/ws-handoff-backend"
+DEMO = "bin/ws-handoff-demo"
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
     found, succeeded = read_messages(sys.stdin)
     if not succeeded:
         return 1
-    missing = [name for name in (NGINX, MODULE, BACKEND) if name not in found]
+    missing = [name for name in (NGINX, MODULE, BACKEND, DEMO) if name not in found]
     if missing:
         print(f"cargo reported no file for: {', '.join(missing)}", file=sys.stderr)
         return 1
@@ -52,6 +53,8 @@ def read_messages(lines) -> tuple[dict[str, Path], bool]:
                     found[MODULE] = Path(next(f for f in message["filenames"] if f.endswith(".so")))
                 elif target["name"] == "ws-handoff-backend" and message["executable"]:
                     found[BACKEND] = Path(message["executable"])
+                elif target["name"] == "ws-handoff-demo" and message["executable"]:
+                    found[DEMO] = Path(message["executable"])
             case "build-finished":
                 succeeded = message["success"]
     return found, succeeded

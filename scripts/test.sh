@@ -2,8 +2,18 @@
 # Runs every test: the libraries' and the program's, and the end-to-end tests of what `make build` staged.
 #
 #   scripts/test.sh CARGO_FLAGS...
+#   scripts/test.sh --against DIR CARGO_FLAGS...    only the end-to-end tests, with the nginx and the module in DIR
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+selection=()
+if [[ $1 == --against ]]; then
+    export WS_HANDOFF_TEST_NGINX=$PWD/$2/sbin/nginx
+    export WS_HANDOFF_TEST_MODULE=$PWD/$2/modules/ngx_http_ws_handoff_module.so
+    shift 2
+    selection=(--test tests)
+    echo "End-to-end tests against $("$WS_HANDOFF_TEST_NGINX" -v 2>&1)"
+fi
 
 # A descriptor for each client of the larger tests, in every process that they start.
 ulimit -S -n "$(ulimit -H -n)"
@@ -13,7 +23,7 @@ log=build/test.log
 
 status=0
 # Everything, also when an early test fails: one run tells all that is wrong.
-cargo test "$@" --no-fail-fast 2>&1 | tee "$log" || status=$?
+cargo test "$@" "${selection[@]}" --no-fail-fast 2>&1 | tee "$log" || status=$?
 
 echo
 echo "Closing lines (all of the output: $log)"

@@ -1,7 +1,10 @@
 //! The opening handshake, rule by rule (RFC 6455 section 4.2.1): what is refused is refused by nginx, with
 //! the status that tells the client what to change, and no backend hears of it.
 
-use crate::support::{Client, FakeBackend, Handshake, Head, Nginx};
+use std::net::Ipv4Addr;
+
+use crate::support::nginx::version;
+use crate::support::{Client, FakeBackend, Handshake, Head, Nginx, net};
 
 #[test]
 fn right_handshake_gets_101_with_the_accept_value_of_the_rfc() {
@@ -126,9 +129,16 @@ fn http_1_0_gets_400() {
 #[test]
 fn http_2_gets_426_without_the_upgrade_field() {
     let backend = FakeBackend::take_and_close();
-    let nginx =
-        Nginx::start(format!("http2 on; location /ws {{ ws_handoff {}; }}", backend.address()));
-    let mut client = Client::connect(nginx.address());
+    // Since 1.25.1 HTTP/2 is a directive beside HTTP/1; before, a listening socket without TLS had the one or the other.
+    let port = net::free_port();
+    let listen = if version() < (1, 25, 1) {
+        format!("listen 127.0.0.1:{port} http2;")
+    } else {
+        format!("listen 127.0.0.1:{port}; http2 on;")
+    };
+    let location = format!("location /ws {{ ws_handoff {}; }}", backend.address());
+    let nginx = Nginx::builder().http(format!("server {{ {listen} {location} }}")).start();
+    let mut client = Client::connect((Ipv4Addr::LOCALHOST, port).into());
     client.send(&http2_request("/ws"));
     // The response's first field, a literal with the static table's name 8, ":status" (RFC 7541).
     let status = b"\x48\x03426";

@@ -128,8 +128,9 @@ fn idle_registrations(nginx: &Nginx) -> usize {
     last
 }
 
-fn wait_registrations(nginx: &Nginx, expected: usize) {
-    wait_until("the worker's registrations are as before", || {
-        proc::registrations(nginx.worker()) == expected
+/// Waits until there are no more than `before`, which on a busy machine may have counted one that was about to go.
+fn wait_registrations(nginx: &Nginx, before: usize) {
+    wait_until("the worker has no more registrations than before", || {
+        proc::registrations(nginx.worker()) <= before
     });
 }

@@ -143,7 +143,8 @@ impl Builder {
     fn command(&self) -> Command {
         let mut command = Command::new(paths::nginx());
         command.arg("-p").arg(self.dir.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
-        command.stdin(Stdio::null());
+        // Inherited sockets, says nginx; `make test NGINX=debian` says something else with it.
+        command.stdin(Stdio::null()).env_remove("NGINX");
         command
     }
 
@@ -362,6 +363,17 @@ impl Drop for Nginx {
             assert!(complaints.is_empty(), "nginx: {complaints:#?}");
         }
     }
+}
+
+/// What the nginx under test says of itself with `-v`, as numbers: `(1, 28, 3)`.
+pub fn version() -> (u32, u32, u32) {
+    let output = Command::new(paths::nginx()).arg("-v").output().expect("run nginx -v");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (_, version) = text.trim_end().split_once("nginx/").expect("nginx version: nginx/1.28.3");
+    let numbers: Vec<u32> =
+        version.split('.').map(|number| number.parse().expect("a number")).collect();
+    let [major, minor, patch] = numbers[..] else { panic!("{text}") };
+    (major, minor, patch)
 }
 
 /// Sends `signal` to `pid` and, for SIGSTOP, waits until it has stopped.

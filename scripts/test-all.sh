@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Every test that there is, one kind after the other, and at the end what came of each.
+#
+#   scripts/test-all.sh [--within MINUTES]
+#
+# With --within, a kind that would not be done by then (by what it takes on two cores) is left out, and named.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+within=
+if [[ ${1:-} == --within ]]; then
+    within=$2
+    [[ $within =~ ^[0-9]+$ ]] || { echo "test-all: WITHIN=$within: not a number of minutes" >&2; exit 1; }
+fi
+logs=build/test-all
+mkdir -p "$logs"
+passed=0 failed=0
+results=()
+running=
+
+main() {
+    # Job control: what runs in the background has a process group of its own and does not ignore SIGINT.
+    set -m
+    trap 'stop INT 130' INT
+    trap 'stop TERM 143' TERM
+
+    kind libraries-and-end-to-end 9 make test
+    kind debian-nginx             4 make test NGINX=debian
+    kind browser                  5 make test-browser
+    kind docker                  10 make test-docker
+    kind debian-13               16 tests/roots/run.sh trixie 'make test && make test NGINX=debian'
+    kind debian-12               16 tests/roots/run.sh bookworm 'make test && make test NGINX=debian'
+
+    echo
+    echo "All kinds (what each said: $logs/*.log):"
+    printf '  %s\n' "${results[@]}"
+    echo "$passed passed, $failed failed"
+    (( failed == 0 ))
+}
+
+# kind NAME MINUTES COMMAND...
+kind() {
+    local name=$1 minutes=$2 begun=$SECONDS status=0
+    shift 2
+    if [[ -n $within ]] && (( SECONDS / 60 + minutes > within )); then
+        results+=("LEFT OUT  $name: takes $minutes min, and $(( SECONDS / 60 )) of $within are over. Run: $*")
+        return
+    fi
+    echo
+    echo "=== $name"
+    # One that hangs is ended as by Ctrl-C, so that it can clean up.
+    timeout --signal=INT --kill-after=60 $(( 3 * minutes ))m "$@" </dev/null > >(tee "$logs/$name.log") 2>&1 &
+    running=$!
+    wait "$running" || status=$?
+    running=
+    local took="$(( (SECONDS - begun) / 60 )) min $(( (SECONDS - begun) % 60 )) s"
+    if (( status == 0 )); then
+        passed=$((passed + 1))
+        results+=("passed    $name ($took)")
+    else
+        failed=$((failed + 1))
+        results+=("FAILED    $name ($took): $*")
+    fi
+}
+
+# stop SIGNAL STATUS: timeout passes the signal on to all that it runs.
+stop() {
+    trap '' INT TERM
+    if [[ -n $running ]]; then
+        kill -s "$1" "$running"
+        wait "$running"
+    fi
+    exit "$2"
+}
+
+main
