@@ -65,6 +65,12 @@ class Servers:
     def backend(self) -> Usage:
         return usage([self._processes["backend"].pid])
 
+    def nginx_workers(self) -> list[int]:
+        return children(self._processes["nginx"].pid)
+
+    def backend_pid(self) -> int:
+        return self._processes["backend"].pid
+
     def nginx_connections(self) -> int:
         """Connections that nginx holds, apart from the one that asks."""
         return int(self._get(self.port, "/nginx_status").split()[2]) - 1

@@ -1,0 +1,128 @@
+"""What a WebSocket's opening costs in CPU time: handed over, and through proxy_pass.
+
+    make bench-handshakes [ROUNDS=10]
+
+One nginx (two workers) and one backend serve all ways in turn, round by round, so that whatever else the machine does
+befalls each of them. CPU time is what the kernel's scheduler counted (first field of /proc/PID/schedstat: user and system,
+in nanoseconds), divided by the connections. "open" is up to the last client's 101; "whole" includes what
+closing it costs. Clients are few at a time, and the same for each way: their own cost, which is far higher, bounds the rate.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clients import Clients
+from servers import BUILD, BenchError, Servers, wait_until
+
+# Name, path, and what nginx keeps of a connection.
+WAYS = [
+    ("ws_handoff", "/ws/echo", 0),
+    ("proxy_pass, Unix socket", "/proxy-unix/echo", 1),
+    ("proxy_pass, TCP", "/proxy/echo", 1),
+]
+
+
+@dataclass
+class Costs:
+    """Of one way: seconds of CPU, and of time, for each connection of a round."""
+
+    nginx_open: list[float] = field(default_factory=list)
+    both_open: list[float] = field(default_factory=list)
+    nginx_whole: list[float] = field(default_factory=list)
+    both_whole: list[float] = field(default_factory=list)
+    rate: list[float] = field(default_factory=list)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of all ways (10)")
+    parser.add_argument("--connections", type=int, default=2000, help="connections of each way in a round (2000)")
+    arguments = parser.parse_args()
+    costs = {name: Costs() for name, _, _ in WAYS}
+    try:
+        with Servers(BUILD / "bench") as servers:
+            # The first round fills caches, heaps and connection tables.
+            for turn in range(arguments.rounds + 1):
+                for name, path, kept in WAYS:
+                    measured = one_round(servers, path, kept, arguments.connections)
+                    if turn > 0:
+                        for which, value in measured.items():
+                            getattr(costs[name], which).append(value)
+            if complaints := servers.complaints():
+                raise BenchError("nginx logged:\n  " + "\n  ".join(complaints[:5]))
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    report(costs, arguments)
+    return 0
+
+
+def one_round(servers: Servers, path: str, kept: int, count: int) -> dict[str, float]:
+    workers, backend = servers.nginx_workers(), servers.backend_pid()
+    before = cpu(workers), cpu([backend])
+    clients = Clients(servers.port, path, count)
+    begun = time.monotonic()
+    with clients:
+        took = time.monotonic() - begun
+        wait_until(
+            lambda: servers.backend_connections() == count,
+            lambda: f"the backend serves {servers.backend_connections()} instead of {count}",
+        )
+        opened = cpu(workers), cpu([backend])
+        if servers.nginx_connections() != count * kept:
+            raise BenchError(f"nginx holds {servers.nginx_connections()} connections of {path}, not {count * kept}")
+    wait_until(
+        lambda: servers.backend_connections() == 0 and servers.nginx_connections() == 0,
+        lambda: f"connections of {path} stay open",
+    )
+    closed = cpu(workers), cpu([backend])
+    return {
+        "nginx_open": (opened[0] - before[0]) / count,
+        "both_open": (sum(opened) - sum(before)) / count,
+        "nginx_whole": (closed[0] - before[0]) / count,
+        "both_whole": (sum(closed) - sum(before)) / count,
+        "rate": count / took,
+    }
+
+
+def cpu(pids: list[int]) -> float:
+    """Seconds on a CPU of all threads of these processes."""
+    total = 0
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def report(costs: dict[str, Costs], arguments):
+    print(
+        f"{arguments.rounds} rounds of {arguments.connections} connections each way;"
+        " µs of CPU a connection, median of the rounds (lowest to highest)\n"
+    )
+    columns = ["nginx_open", "both_open", "nginx_whole", "both_whole"]
+    titles = ["nginx, open", "nginx + backend, open", "nginx, whole", "nginx + backend, whole"]
+    print(f"{'':26}" + "".join(f"{title:>26}" for title in titles) + f"{'opened a second':>20}")
+    for name, cost in costs.items():
+        cells = "".join(f"{spread(getattr(cost, column)):>26}" for column in columns)
+        print(f"{name:26}{cells}{statistics.median(cost.rate):>20,.0f}")
+    base, *others = costs.items()
+    print()
+    for name, cost in others:
+        ratios = "".join(
+            f"{statistics.median(getattr(base[1], c)) / statistics.median(getattr(cost, c)):>26.2f}" for c in columns
+        )
+        rate = statistics.median(base[1].rate) / statistics.median(cost.rate)
+        print(f"{'ratio to ' + name:26.26}{ratios}{rate:>20.2f}")
+
+
+def spread(values: list[float]) -> str:
+    low, middle, high = (1e6 * value for value in (min(values), statistics.median(values), max(values)))
+    return f"{middle:.1f} ({low:.1f} to {high:.1f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
