@@ -13,6 +13,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 # Given on the command line or in the environment, handed to the scripts.
 PORT ?= 8080
 CONNECTIONS ?= 15000
+ROUNDS ?= 10
 # Which nginx the module is for: empty (the one that the build compiles), `debian`, or a directory with nginx's source.
 NGINX ?=
 # nginx itself would take this variable of the environment for sockets that it inherits.
@@ -92,6 +93,10 @@ fmt: ## Format the sources
 .PHONY: bench
 bench: build ## Memory of idle connections, handed over and proxied (CONNECTIONS=15000)
 	@python3 bench/idle.py --connections $(CONNECTIONS)
+
+.PHONY: bench-handshakes
+bench-handshakes: build ## CPU time of opening connections, handed over and proxied (ROUNDS=10)
+	@python3 bench/handshakes.py --rounds $(ROUNDS)
 
 .PHONY: clean
 clean: ## Remove what was built (build/ and cargo's target directory)

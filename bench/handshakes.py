@@ -20,6 +20,7 @@ from servers import BUILD, BenchError, Servers, wait_until
 
 # Name, path, and what nginx keeps of a connection.
 WAYS = [
+    ("ws_handoff, keepalive", "/ws-keepalive/echo", 0),
     ("ws_handoff", "/ws/echo", 0),
     ("proxy_pass, Unix socket", "/proxy-unix/echo", 1),
     ("proxy_pass, TCP", "/proxy/echo", 1),

@@ -15,6 +15,8 @@ mod refusal;
 mod request;
 // Before the offer: the next peer, else 502 or 504.
 mod peers;
+// An upstream with `keepalive`: one connection to a backend carries one client after the other.
+mod keepalive;
 // A peer that cannot be handed over to is tunnelled to.
 mod tunnel;
 // A thousand times each: backends that fail before the offer, after it, and between offer and commit.

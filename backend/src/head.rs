@@ -43,12 +43,15 @@ impl Head {
 }
 
 /// Reads the head; also returns the bytes behind it. Where there is no offer in it, the peer gets its answer here.
+///
+/// `begun` are bytes of it that have been read already.
 pub(crate) async fn read(
     socket: &mut Socket,
+    begun: Bytes,
     options: &OfferOptions,
 ) -> Result<(Head, Bytes), AcceptError> {
-    let error = match timeout(options.head_timeout, read_patiently(socket, options.max_head)).await
-    {
+    let reading = read_patiently(socket, &begun, options.max_head);
+    let error = match timeout(options.head_timeout, reading).await {
         Ok(Ok(head)) => return Ok(head),
         Ok(Err(error)) => error,
         Err(_) => AcceptError::Slow(options.head_timeout),
@@ -65,25 +68,17 @@ const MAX_FIELDS: usize = 128;
 
 async fn read_patiently(
     socket: &mut Socket,
+    begun: &[u8],
     max_head: usize,
 ) -> Result<(Head, Bytes), AcceptError> {
-    let mut buf = vec![0; max_head.min(4096)];
-    let mut filled = 0;
+    let mut buf = vec![0; max_head.min(4096).max(begun.len())];
+    for (to, from) in buf.iter_mut().zip(begun) {
+        *to = *from;
+    }
+    let mut filled = begun.len();
+    let mut searched = 0;
     let mut parse_at = 0;
     loop {
-        if filled == buf.len() {
-            if filled >= max_head {
-                return Err(AcceptError::TooLarge(max_head));
-            }
-            buf.resize(max_head.min(2 * filled), 0);
-        }
-        let room = buf.get_mut(filled..).unwrap_or_default();
-        let len = read_some(socket, room).await?;
-        if len == 0 {
-            return Err(AcceptError::Left(None));
-        }
-        let searched = filled.saturating_sub(3);
-        filled += len;
         // The parser starts over each time: call it when the head can be complete, and as the head doubles, so that
         // a head that comes byte by byte costs its length and not its square.
         let read = buf.get(..filled).unwrap_or_default();
@@ -99,6 +94,19 @@ async fn read_patiently(
                 return Ok((head, behind));
             }
         }
+        if filled >= max_head {
+            return Err(AcceptError::TooLarge(max_head));
+        }
+        if filled == buf.len() {
+            buf.resize(max_head.min(2 * filled), 0);
+        }
+        let room = buf.get_mut(filled..).unwrap_or_default();
+        let len = read_some(socket, room).await?;
+        if len == 0 {
+            return Err(AcceptError::Left(None));
+        }
+        searched = filled.saturating_sub(3);
+        filled += len;
     }
 }
 
@@ -173,7 +181,7 @@ fn answer_to(error: &AcceptError) -> Option<Answer> {
 /// peer would take the refusal for a failed connection.
 pub(crate) async fn turn_away(socket: &mut Socket, error: &AcceptError, options: &OfferOptions) {
     let patience = options.head_timeout.min(Duration::from_secs(1));
-    let _ = timeout(patience, read_patiently(socket, options.max_head)).await;
+    let _ = timeout(patience, read_patiently(socket, &[], options.max_head)).await;
     if let Some(refusal) = answer_to(error) {
         let _ = answer::send_last(socket, refusal, options.answer_timeout).await;
     }

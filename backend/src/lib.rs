@@ -46,6 +46,7 @@ mod offer;
 mod options;
 mod peer;
 mod receive;
+mod reuse;
 pub mod server;
 mod slots;
 mod socket_file;

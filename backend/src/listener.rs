@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use crate::offer::answer::Unanswered;
 use crate::offer::{Offer, Permits};
 use crate::options::{OfferOptions, Options};
 use crate::peer::{AllowedPeers, PeerCredentials};
+use crate::reuse::{Reuse, Reused};
 use crate::slots::Slots;
 use crate::socket_file::SocketFile;
 use crate::stream::Socket;
@@ -41,6 +43,9 @@ pub struct HandoffListener {
     slots: Slots,
     handovers: Arc<Semaphore>,
     turning_away: Arc<Semaphore>,
+    /// Of connections that come back; `None` over TCP, where each is a client's.
+    reuse: Option<Reuse>,
+    reused: Reused,
     options: Arc<OfferOptions>,
     allowed: Arc<AllowedPeers>,
 }
@@ -124,6 +129,12 @@ impl HandoffListener {
 
     fn new(acceptor: Acceptor, shared: bool, options: OfferOptions) -> HandoffListener {
         let most = Semaphore::MAX_PERMITS;
+        let options = Arc::new(options);
+        let slots = Slots::new(options.max_pending.clamp(1, most));
+        let handovers = Arc::new(Semaphore::new(options.max_handovers.clamp(1, most)));
+        let (reuse, reused) =
+            Reuse::new(Arc::clone(&slots.permits), Arc::clone(&handovers), Arc::clone(&options));
+        let reuse = matches!(acceptor, Acceptor::Unix(_)).then_some(reuse);
         HandoffListener {
             acceptor: Some(acceptor),
             file: None,
@@ -132,11 +143,13 @@ impl HandoffListener {
             paused_until: None,
             next: None,
             readers: JoinSet::new(),
-            slots: Slots::new(options.max_pending.clamp(1, most)),
-            handovers: Arc::new(Semaphore::new(options.max_handovers.clamp(1, most))),
+            slots,
+            handovers,
             turning_away: Arc::new(Semaphore::new(TURNING_AWAY)),
+            reuse,
+            reused,
             allowed: Arc::new(AllowedPeers::new(options.allow_uids.clone())),
-            options: Arc::new(options),
+            options,
         }
     }
 
@@ -152,7 +165,8 @@ impl HandoffListener {
     pub async fn accept(&mut self) -> Result<Offer, AcceptError> {
         loop {
             let accepting = self.acceptor.is_some() && self.next.is_none();
-            if !accepting && self.next.is_none() && self.readers.is_empty() {
+            let has_read = !self.readers.is_empty() || !self.reused.next.is_empty();
+            if !accepting && self.next.is_none() && !has_read {
                 return Err(AcceptError::Closed);
             }
             let has_next = self.next.is_some();
@@ -165,6 +179,8 @@ impl HandoffListener {
                         Err(if error.is_cancelled() { AcceptError::Displaced } else { AcceptError::Internal })
                     });
                 }
+                // Over TCP there is no sender, and nothing to come.
+                Some(next) = self.reused.next.recv() => return next,
                 permit = Arc::clone(&self.slots.permits).acquire_owned(), if has_next => {
                     if let (Some((socket, peer)), Ok(permit)) = (self.next.take(), permit) {
                         self.spawn_reader(socket, peer, permit);
@@ -197,6 +213,7 @@ impl HandoffListener {
     /// [`from_environment`](Self::from_environment), is left with its queue for the next process.
     pub fn retire(&mut self) {
         self.retired.get_or_insert_with(Instant::now);
+        self.reused.open = None;
         self.file = None;
         if self.shared {
             self.acceptor = None;
@@ -238,12 +255,13 @@ impl HandoffListener {
     ) {
         let options = Arc::clone(&self.options);
         let permits = Permits { pending, handovers: Arc::clone(&self.handovers) };
+        let reuse = self.reuse.clone();
         let reader = self.readers.spawn(async move {
             let Some(socket) = connection.socket() else {
                 return Err(AcceptError::Internal);
             };
-            match head::read(socket, &options).await {
-                Ok(head) => Ok(Offer::new(head, connection, peer, options, permits)),
+            match head::read(socket, Bytes::new(), &options).await {
+                Ok(head) => Ok(Offer::new(head, connection, peer, options, permits, reuse)),
                 Err(error) => {
                     // It has been answered, or has left.
                     connection.take();

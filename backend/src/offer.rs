@@ -19,6 +19,7 @@ use crate::head::Head;
 use crate::options::OfferOptions;
 use crate::peer::PeerCredentials;
 use crate::receive;
+use crate::reuse::Reuse;
 use crate::stream::{ClientStream, Socket};
 use crate::websocket::{Client, Source};
 
@@ -38,6 +39,7 @@ struct Inner {
     client_addr: Option<IpAddr>,
     options: Arc<OfferOptions>,
     permits: Permits,
+    reuse: Option<Reuse>,
 }
 
 /// What an offer takes of the listener's bounds.
@@ -56,11 +58,12 @@ impl Offer {
         peer: Option<PeerCredentials>,
         options: Arc<OfferOptions>,
         permits: Permits,
+        reuse: Option<Reuse>,
     ) -> Offer {
         socket.unless_answered(LastWord::Failed);
         let peer_ip = socket.socket().and_then(|socket| socket.peer_ip());
         let client_addr = head.client_addr(peer_ip);
-        let inner = Inner { head, behind_head, socket, peer, client_addr, options, permits };
+        let inner = Inner { head, behind_head, socket, peer, client_addr, options, permits, reuse };
         Offer { inner: Box::new(inner) }
     }
 
@@ -168,7 +171,7 @@ impl Acceptance {
     /// cannot be made ([`HandoffError::Answer`]) is answered 500 instead, and one too many
     /// ([`HandoffError::Full`]) 503.
     pub async fn send(mut self) -> Result<Client, HandoffError> {
-        let Inner { head, behind_head, mut socket, client_addr, options, permits, .. } =
+        let Inner { head, behind_head, mut socket, peer, client_addr, options, permits, reuse } =
             *self.offer.inner;
         if let Some(error) = self.error {
             answer::send_error(socket, &options).await;
@@ -185,7 +188,9 @@ impl Acceptance {
         fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         if head.offers_descriptor {
-            fields.insert(HANDOFF, HeaderValue::from_static("fd"));
+            let keepalive = reuse.as_ref().is_some_and(Reuse::has_room);
+            let handoff = if keepalive { "fd; keepalive" } else { "fd" };
+            fields.insert(HANDOFF, HeaderValue::from_static(handoff));
         } else if let Ok(accept) = HeaderValue::from_bytes(&head.handshake.accept) {
             fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
         }
@@ -200,7 +205,11 @@ impl Acceptance {
 
         let (stream, source) = match socket {
             Socket::Unix(nginx) if head.offers_descriptor => {
-                (receive::client(&nginx, &options).await?, Source::Handoff)
+                let (stream, behind) = receive::client(&nginx, &options).await?;
+                if let Some(reuse) = &reuse {
+                    reuse.keep(nginx, peer, behind);
+                }
+                (stream, Source::Handoff)
             }
             Socket::Unix(_) => (ClientStream::new(socket, behind_head), Source::Tunnel),
             Socket::Tcp(_) => (ClientStream::new(socket, behind_head), Source::Direct),

@@ -60,6 +60,9 @@ pub struct OfferOptions {
     /// who does not read its 101 stays until nginx's `send_timeout`: leave room for many of those. At the bound,
     /// [`Acceptance::send`](crate::Acceptance::send) answers 503.
     pub max_handovers: usize,
+    /// Connections kept for nginx's next request when a client has come over them; those of a worker whose `upstream {}`
+    /// has no `keepalive` close at once. 0: each is closed after one.
+    pub max_idle: usize,
     /// Bytes of a request head.
     pub max_head: usize,
     /// From accept(2) to the end of the head.
@@ -86,6 +89,7 @@ impl Default for OfferOptions {
         OfferOptions {
             max_pending: 256,
             max_handovers: 1024,
+            max_idle: 256,
             max_head: 64 * 1024,
             head_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),

@@ -28,13 +28,14 @@ use crate::error::HandoffError;
 use crate::options::OfferOptions;
 use crate::stream::{ClientStream, Socket};
 
-/// Waits for the client that nginx was promised by a 101: the offer, then the commit.
+/// Waits for the client that nginx was promised by a 101: the offer, then the commit. Also returns the bytes behind the
+/// commit, which begin nginx's next request.
 ///
 /// Dropping the future closes whatever has come.
 pub(crate) async fn client(
     nginx: &UnixStream,
     options: &OfferOptions,
-) -> Result<ClientStream, HandoffError> {
+) -> Result<(ClientStream, Bytes), HandoffError> {
     let descriptor = timeout(options.offer_timeout, offer(nginx))
         .await
         .map_err(|_| HandoffError::OfferTimeout(options.offer_timeout))??;
@@ -47,9 +48,9 @@ pub(crate) async fn client(
         Ok(_) | Err(HandoffError::Commit(_)) => Owned(Some(descriptor)),
         Err(error) => return Err(error),
     };
-    let early_data = committed?;
+    let (early_data, behind) = committed?;
     let socket = owned.adopt(family)?;
-    Ok(ClientStream::new(socket, early_data))
+    Ok((ClientStream::new(socket, early_data), behind))
 }
 
 /// What one recvmsg(2) gave.
@@ -88,8 +89,11 @@ async fn offer(nginx: &UnixStream) -> Result<OwnedFd, HandoffError> {
     }
 }
 
-/// Reads up to the end of the commit. Further descriptors are closed; bytes behind the commit mean nothing.
-async fn commit(nginx: &UnixStream, early_data_limit: usize) -> Result<Bytes, HandoffError> {
+/// Reads up to the end of the commit: the early data, and what has come behind. Further descriptors are closed.
+async fn commit(
+    nginx: &UnixStream,
+    early_data_limit: usize,
+) -> Result<(Bytes, Bytes), HandoffError> {
     let mut decoder = CommitDecoder::new(early_data_limit);
     // On the heap: it would be part of the task for as long as the task lives.
     let mut buf = vec![0; 4096];
@@ -99,9 +103,11 @@ async fn commit(nginx: &UnixStream, early_data_limit: usize) -> Result<Bytes, Ha
             return Err(HandoffError::ClosedBeforeCommit);
         }
         let input = buf.get(..received.len).unwrap_or_default();
-        if decoder.feed(input)?.done {
+        let fed = decoder.feed(input)?;
+        if fed.done {
             let commit = decoder.into_commit().unwrap_or_default();
-            return Ok(Bytes::from(commit.early_data));
+            let behind = input.get(fed.consumed..).unwrap_or_default();
+            return Ok((Bytes::from(commit.early_data), Bytes::copy_from_slice(behind)));
         }
     }
 }

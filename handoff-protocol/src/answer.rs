@@ -3,7 +3,9 @@
 //!
 //! nginx's side reads it ([`parse_answer`]), the backend's side writes it ([`encode_answer`]).
 
-use crate::field::{FieldName, HANDOFF, is_handoff_v1, is_valid_name, is_valid_value, tokens};
+use crate::field::{
+    FieldName, HANDOFF, has_keepalive, is_handoff_v1, is_valid_name, is_valid_value, tokens,
+};
 
 /// What a backend wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,9 @@ pub struct AnswerHead<'h, 'b> {
     pub reason: &'b [u8],
     /// What the backend wants. Whether it was offered a descriptor at all is for the caller to check.
     pub kind: AnswerKind,
+    /// Whether the backend reads another request from this connection once the descriptor is its own (`Handoff: fd;
+    /// keepalive`). Only with [`AnswerKind::Handoff`].
+    pub keepalive: bool,
     /// All fields, in order. `Handoff` is among them and is not for the client, whatever the status.
     pub fields: &'h [httparse::Header<'b>],
 }
@@ -65,12 +70,13 @@ pub fn parse_answer<'h, 'b>(
             101 | 200..1000 => {
                 // httparse fills the slots in place, from the first one on.
                 let fields = headers.get(..count).unwrap_or_default();
-                let kind = kind(status, fields)?;
+                let (kind, keepalive) = kind(status, fields)?;
                 return Ok(Some(AnswerHead {
                     len,
                     status,
                     reason: reason.as_bytes(),
                     kind,
+                    keepalive,
                     fields,
                 }));
             }
@@ -128,17 +134,19 @@ pub enum AnswerError {
     Value(FieldName),
 }
 
-fn kind(status: u16, fields: &[httparse::Header<'_>]) -> Result<AnswerKind, AnswerError> {
+fn kind(status: u16, fields: &[httparse::Header<'_>]) -> Result<(AnswerKind, bool), AnswerError> {
     if status != 101 {
-        return Ok(AnswerKind::Refusal);
+        return Ok((AnswerKind::Refusal, false));
     }
     let mut lines = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(HANDOFF));
     match (lines.next(), lines.next()) {
-        (None, _) => Ok(AnswerKind::Tunnel),
+        (None, _) => Ok((AnswerKind::Tunnel, false)),
         (Some(line), None) => {
             let mut elements = tokens(line.value);
             match (elements.next(), elements.next()) {
-                (Some(element), None) if is_handoff_v1(element) => Ok(AnswerKind::Handoff),
+                (Some(element), None) if is_handoff_v1(element) => {
+                    Ok((AnswerKind::Handoff, has_keepalive(element)))
+                }
                 _ => Err(AnswerError::Handoff),
             }
         }

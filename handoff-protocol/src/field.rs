@@ -88,6 +88,15 @@ pub(crate) fn is_handoff_v1(element: &[u8]) -> bool {
         })
 }
 
+/// Whether one element of a `Handoff` field has the parameter `keepalive`, whatever its value.
+pub(crate) fn has_keepalive(element: &[u8]) -> bool {
+    let mut parameters = element.split(|&byte| byte == b';').skip(1);
+    parameters.any(|parameter| {
+        let name = parameter.split(|&byte| byte == b'=').next().unwrap_or_default();
+        trim(name).eq_ignore_ascii_case(b"keepalive")
+    })
+}
+
 /// Whether `name` is a token (RFC 9110 section 5.6.2), as a field's name must be.
 pub(crate) fn is_valid_name(name: &[u8]) -> bool {
     !name.is_empty()
@@ -148,6 +157,16 @@ mod tests {
         for no in ["", "f", "fds", "v=1", "fd v=1", "fd; v=2", "fd; v=1; v=2", "fd; v", "fd; v=11"]
         {
             assert!(!is_handoff_v1(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn handoff_with_keepalive() {
+        for yes in ["fd; keepalive", "fd;v=1;KeepAlive", "fd; keepalive = 60 ; x"] {
+            assert!(has_keepalive(yes.as_bytes()), "{yes}");
+        }
+        for no in ["", "fd", "keepalive", "fd; keep-alive", "fd; x=keepalive", "fd; keepalives"] {
+            assert!(!has_keepalive(no.as_bytes()), "{no}");
         }
     }
 

@@ -108,6 +108,7 @@ fn hand_over(
         );
         return Err(Unusable::Peer);
     }
+    context.keepalive.set(answer.keepalive);
     takeover::offer(r, u, context)
 }
 

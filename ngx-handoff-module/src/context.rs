@@ -58,6 +58,8 @@ pub struct State {
     pub head: Cell<*mut ngx_chain_t>,
     /// Whether the head that the present peer was sent offers the socket.
     pub offered: Cell<bool>,
+    /// Whether the present peer takes another request once it has the socket.
+    pub keepalive: Cell<bool>,
     /// See [`Phase`].
     pub phase: Cell<Phase>,
     /// See [`Fault`].
@@ -93,6 +95,7 @@ impl Context {
             movable: !client.is_tls(),
             head: Cell::new(ptr::null_mut()),
             offered: Cell::new(false),
+            keepalive: Cell::new(false),
             phase: Cell::new(Phase::Asking),
             fault: Cell::new(Fault::Unknown),
             nginx_read: Cell::new(None),

@@ -176,6 +176,10 @@ fn continue_commit(r: Request, u: Upstream, context: Context) {
     }
 
     release::release(r, context);
+    // Nothing is under way on it any more: an upstream{} with `keepalive` may use it for the next client.
+    if context.keepalive.get() {
+        u.keep_connection();
+    }
     u.set_remaining(0);
     r.set_header_only();
     log_debug!(r.log(), "ws_handoff: the client's socket was handed over");

@@ -72,6 +72,11 @@ impl Peer {
         self.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd\r\n\r\n");
     }
 
+    /// As [`Peer::accept`], and would take the next client over the same connection.
+    pub fn accept_and_stay(&mut self) {
+        self.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd; keepalive\r\n\r\n");
+    }
+
     /// Receives the offer: one byte with one descriptor.
     pub fn recv_offer(&mut self) -> OwnedFd {
         let mut bytes = [0; 64];
@@ -96,6 +101,14 @@ impl Peer {
 
     /// Receives the commit and insists that nothing but end of file follows; the early data.
     pub fn recv_commit(&mut self) -> Vec<u8> {
+        let early_data = self.recv_kept_commit();
+        assert!(self.recv_to_end().is_empty(), "bytes after the commit");
+        assert!(self.descriptors.is_empty(), "a descriptor came with the commit");
+        early_data
+    }
+
+    /// Receives the commit on a connection that nginx may keep; the early data.
+    pub fn recv_kept_commit(&mut self) -> Vec<u8> {
         let mut decoder = CommitDecoder::new(1 << 20);
         let mut bytes = [0; 8192];
         loop {
@@ -107,8 +120,6 @@ impl Peer {
                 break;
             }
         }
-        assert!(self.recv_to_end().is_empty(), "bytes after the commit");
-        assert!(self.descriptors.is_empty(), "a descriptor came with the commit");
         decoder.into_commit().expect("a whole commit").early_data
     }
 
@@ -132,6 +143,12 @@ impl Peer {
                 Err(error) => panic!("no end of file from nginx: {error}, after {bytes:?}"),
             }
         }
+    }
+
+    /// Waits for bytes from nginx, and leaves them there; whether it has closed instead.
+    pub fn at_end(&self) -> bool {
+        let fd = self.stream.as_fd().as_raw_fd();
+        nix::sys::socket::recv(fd, &mut [0], MsgFlags::MSG_PEEK).unwrap_or(0) == 0
     }
 
     /// Whether anything, end of file included, waits to be received.

@@ -65,7 +65,7 @@ async fn a_client_is_handed_over() {
     let mut nginx = Nginx::offering(&backend.path, "/chat?room=1", "X-Real-IP: 192.0.2.1\r\n");
     let head = nginx.head();
     assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
-    assert_eq!(field(&head, "Handoff"), Some("fd"));
+    assert_eq!(field(&head, "Handoff"), Some("fd; keepalive"));
     assert_eq!(field(&head, "Sec-WebSocket-Accept"), None, "nginx writes its own");
     nginx.offer(&held);
     nginx.commit(b"");

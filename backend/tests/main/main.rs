@@ -8,6 +8,7 @@ mod answer; // every offer gets one, and what is too much gets a 503
 mod handoff; // the 101, the descriptor, the commit, and every way in which they can go wrong
 mod head; // what is no offer gets an answer, and holds up nobody
 mod refusal; // refusals arrive whole
+mod reuse; // one connection brings one client after the other
 mod socket; // the listening socket's file: whose it is, who may connect
 
 mod apps; // the program's applications

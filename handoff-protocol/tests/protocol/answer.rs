@@ -22,6 +22,21 @@ fn handoff_in_any_case_with_any_parameters() {
 }
 
 #[test]
+fn keepalive_belongs_to_a_handoff() {
+    let keepalive = |head: &str| {
+        let mut headers = [httparse::EMPTY_HEADER; 4];
+        parse_answer(head.as_bytes(), &mut headers).unwrap().unwrap().keepalive
+    };
+    assert!(keepalive("HTTP/1.1 101 X\r\nHandoff: fd; keepalive\r\n\r\n"));
+    assert!(keepalive("HTTP/1.1 101 X\r\nhandoff: FD;v=1 ; KeepAlive\r\n\r\n"));
+    for without in
+        ["101 X\r\nHandoff: fd\r\n", "101 X\r\nA: b\r\n", "403 X\r\nHandoff: fd; keepalive\r\n"]
+    {
+        assert!(!keepalive(&format!("HTTP/1.1 {without}\r\n")), "{without}");
+    }
+}
+
+#[test]
 fn a_101_with_another_handoff_is_an_error() {
     for value in ["", "no", "fds", "fd; v=2", "fd, fd", "fd; v=1, tunnel", "fd v=1"] {
         let head = format!("HTTP/1.1 101 Switching Protocols\r\nHandoff: {value}\r\n\r\n");

@@ -208,6 +208,12 @@ impl Upstream {
         unsafe { (*self.raw()).length = length };
     }
 
+    /// Lets the balancer keep the connection to the peer when it gets the peer back (`keepalive` in `upstream {}`).
+    pub fn keep_connection(self) {
+        // SAFETY: valid by the contract of `new`.
+        unsafe { (*self.raw()).set_keepalive(1) };
+    }
+
     /// Makes nginx fail the request at its next look.
     pub fn set_error(self) {
         // SAFETY: valid by the contract of `new`.
