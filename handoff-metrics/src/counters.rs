@@ -3,7 +3,7 @@
 //! Each is an atomic of its own that is only ever added to, in no order with the others: there is no lock that a worker
 //! could die with. All-zero memory is a valid, fresh set of them.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
 
 use crate::histogram::{Distribution, Histogram};
@@ -164,11 +164,11 @@ impl Rejections {
 /// process takes its place.
 #[derive(Debug)]
 #[repr(C)]
-pub struct Gauge([AtomicU64; WORKERS]);
+pub struct Gauge([AtomicU32; WORKERS]);
 
 impl Default for Gauge {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; WORKERS])
+        Self([const { AtomicU32::new(0) }; WORKERS])
     }
 }
 
@@ -182,7 +182,9 @@ impl Gauge {
 
     /// A request has begun in this worker.
     pub fn increment(&self, worker: usize) {
-        bump(&self.0, worker);
+        if let Some(count) = self.0.get(worker) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     /// A request has its outcome.
@@ -195,7 +197,7 @@ impl Gauge {
     /// In all workers together.
     #[must_use]
     pub fn sum(&self) -> u64 {
-        self.0.iter().fold(0, |sum, count| sum.wrapping_add(count.load(Relaxed)))
+        self.0.iter().fold(0, |sum, count| sum.wrapping_add(count.load(Relaxed).into()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The backend's answer: parsed, turned into what nginx's upstream code expects, and decided upon.
 
+use handoff_metrics::Cause;
 use handoff_protocol::{AnswerHead, AnswerKind, parse_answer};
 use nginx_sys::{NGX_LOG_ERR, ngx_http_request_t, ngx_int_t, ngx_msec_t, ngx_str_t};
 use ngx::ngx_string;
@@ -30,25 +31,25 @@ const NOT_FROM_BACKEND_101: [&str; 10] = [
     "Status",
 ];
 
-/// Why an answer leads nowhere.
+/// Why an answer leads nowhere, and as what that is counted.
 pub enum Unusable {
     /// Memory ran out, or nginx failed: the client gets a 500.
-    Internal,
+    Internal(Cause),
     /// The peer is to blame, or could not be used: the next one is tried, else the client gets a 502.
-    Peer,
+    Peer(Cause),
 }
 
 impl From<OutOfMemory> for Unusable {
     fn from(_: OutOfMemory) -> Self {
-        Self::Internal
+        Self::Internal(Cause::Local)
     }
 }
 
 impl From<FieldError> for Unusable {
     fn from(error: FieldError) -> Self {
         match error {
-            FieldError::OutOfMemory => Self::Internal,
-            FieldError::Invalid => Self::Peer,
+            FieldError::OutOfMemory => Self::Internal(Cause::Local),
+            FieldError::Invalid => Self::Peer(Cause::Answer),
         }
     }
 }
@@ -65,21 +66,27 @@ pub unsafe extern "C" fn process_header(r: *mut ngx_http_request_t) -> ngx_int_t
         Ok(None) => return nginx::AGAIN,
         Err(error) => {
             log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream sent an invalid answer: {error}");
+            context.ledger.fail_attempt(Cause::Answer);
             return nginx::INVALID_HEADER;
         }
     };
     log_debug!(r.log(), "ws_handoff answer: {} {:?}", answer.status, answer.kind);
+
+    let refusal = (answer.kind == AnswerKind::Refusal).then_some(answer.status);
+    context.ledger.answered(refusal);
 
     let used = match answer.kind {
         AnswerKind::Handoff => hand_over(r, u, context, &answer),
         AnswerKind::Tunnel => tunnel(r, u, context, &answer),
         AnswerKind::Refusal => refuse(r, u, &answer),
     };
-    match used {
-        Ok(()) => nginx::OK,
-        Err(Unusable::Internal) => nginx::ERROR,
-        Err(Unusable::Peer) => nginx::INVALID_HEADER,
-    }
+    let (verdict, cause) = match used {
+        Ok(()) => return nginx::OK,
+        Err(Unusable::Internal(cause)) => (nginx::ERROR, cause),
+        Err(Unusable::Peer(cause)) => (nginx::INVALID_HEADER, cause),
+    };
+    context.ledger.fail_attempt(cause);
+    verdict
 }
 
 fn hand_over(
@@ -90,12 +97,12 @@ fn hand_over(
 ) -> Result<(), Unusable> {
     if !context.offered.get() {
         log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream wants a socket that it was not offered");
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Answer));
     }
     if !u.request_sent() {
         // The offer would end up inside of the head.
         log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream answered before it had read the request");
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Answer));
     }
     // All that can fail on this side comes before the offer.
     switching_protocols(r, u, context, answer)?;
@@ -106,7 +113,7 @@ fn hand_over(
             0,
             "upstream sent data after the answer that takes the socket"
         );
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Answer));
     }
     takeover::offer(r, u, context)
 }
@@ -124,11 +131,11 @@ fn tunnel(
             0,
             "upstream does not take the socket and \"ws_handoff_fallback\" is off"
         );
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Answer));
     }
     switching_protocols(r, u, context, answer)?;
     if r.connection().prepare_for_small_writes().is_err() {
-        return Err(Unusable::Internal);
+        return Err(Unusable::Internal(Cause::Client));
     }
     // A client that could have been handed over has not been waited for (`client::wait_for_room`).
     if !r.connection().has_room() {
@@ -138,10 +145,11 @@ fn tunnel(
             0,
             "the client does not read, and upstream does not take its socket: nginx cannot wait with a tunnel"
         );
-        return Err(Unusable::Internal);
+        return Err(Unusable::Internal(Cause::Client));
     }
     r.lift_rate_limit();
     u.tunnel(r, TUNNEL_IDLE)?;
+    context.ledger.tunnelled();
     Ok(())
 }
 

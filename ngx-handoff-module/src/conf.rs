@@ -24,6 +24,9 @@ use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule};
 use ngx::{ngx_conf_log_error, ngx_string};
 
 use crate::handler;
+use crate::nginx::OutOfMemory;
+use crate::status::{self, StatusConf};
+use crate::zone::{self, Tally};
 
 /// What `ws_handoff` and its companions set for a location.
 #[repr(C)]
@@ -32,6 +35,10 @@ pub struct LocationConf {
     pub upstream: ngx_http_upstream_conf_t,
     /// `ws_handoff_fallback`: [`FALLBACK_TUNNEL`] or [`FALLBACK_OFF`].
     pub fallback: ngx_uint_t,
+    /// Where its requests are counted; null if nowhere, or if a variable names the upstream.
+    pub tally: *const Tally,
+    /// `ws_handoff_status`.
+    pub status: StatusConf,
 }
 
 /// A connection whose socket cannot be passed is tunnelled through nginx.
@@ -62,7 +69,7 @@ impl Default for LocationConf {
         upstream.pass_headers = unset_ptr;
         upstream.module = ngx_string!("ws_handoff");
 
-        Self { upstream, fallback: UNSET_UINT }
+        Self { upstream, fallback: UNSET_UINT, tally: ptr::null(), status: StatusConf::default() }
     }
 }
 
@@ -88,7 +95,7 @@ const fn command(
 }
 
 /// The directive table.
-pub static mut COMMANDS: [ngx_command_t; 13] = [
+pub static mut COMMANDS: [ngx_command_t; 15] = [
     command(
         ngx_string!("ws_handoff"),
         NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE1,
@@ -173,6 +180,8 @@ pub static mut COMMANDS: [ngx_command_t; 13] = [
         offset_of!(LocationConf, fallback),
         ptr::addr_of_mut!(FALLBACKS).cast(),
     ),
+    zone::DIRECTIVE,
+    status::DIRECTIVE,
     ngx_command_t::empty(),
 ];
 
@@ -317,6 +326,11 @@ pub unsafe extern "C" fn merge_loc_conf(
         return NGX_CONF_ERROR;
     };
     inherit_pass(core, own, inherited);
+    let Ok(tally) = tally(cf, core, own) else { return NGX_CONF_ERROR };
+    conf.tally = tally;
+    if status::merge(cf, core, &prev.status, &mut conf.status).is_err() {
+        return NGX_CONF_ERROR;
+    }
 
     let mut hash = ngx_hash_init_t {
         hash: ptr::null_mut(),
@@ -350,5 +364,20 @@ fn inherit_pass(
     }
     if core.lmt_excpt() != 0 && core.handler.is_none() && !own.upstream.is_null() {
         core.handler = Some(handler::handle);
+    }
+}
+
+/// Where the requests of a location are counted that `ws_handoff` serves.
+fn tally(
+    cf: *mut ngx_conf_t,
+    core: &ngx_http_core_loc_conf_t,
+    own: &ngx_http_upstream_conf_t,
+) -> Result<*const Tally, OutOfMemory> {
+    let handle = handler::handle as *const () as usize;
+    let serves = core.handler.is_some_and(|served| served as usize == handle);
+    if serves || !own.upstream.is_null() {
+        zone::tally_of_location(cf, own.upstream)
+    } else {
+        Ok(ptr::null())
     }
 }

@@ -8,6 +8,7 @@ use core::ptr::{self, NonNull};
 use handoff_protocol::ChunkedDecoder;
 use nginx_sys::{ngx_chain_t, ngx_http_request_t};
 
+use crate::ledger::Ledger;
 use crate::nginx::{Connection, OutOfMemory, Request};
 
 /// How far a request has come. Who owns the client's socket follows from it: nginx up to and including
@@ -70,6 +71,8 @@ pub struct State {
     pub commit: Cell<&'static [u8]>,
     /// Decoder of a chunked refusal.
     pub chunked: Cell<ChunkedDecoder>,
+    /// What is counted and logged of the request.
+    pub ledger: Ledger,
     /// Whether the cleanup has been installed.
     pub cleanup_installed: Cell<bool>,
 }
@@ -99,12 +102,16 @@ impl Context {
             nginx_write: Cell::new(None),
             commit: Cell::new(&[]),
             chunked: Cell::new(ChunkedDecoder::default()),
+            ledger: Ledger::open(r),
             cleanup_installed: Cell::new(false),
         };
         // SAFETY: cells of plain data; nothing in it needs a drop or more than pointer alignment.
         let place = unsafe { r.pool().place(state) }?;
-        r.set_context(place.as_ptr().cast());
-        Ok(Self(place))
+        let context = Self(place);
+        // SAFETY: just placed in the request's pool.
+        unsafe { context.ledger.install(r) }?;
+        r.set_context(context.as_data());
+        Ok(context)
     }
 
     /// The context of a request that has one.

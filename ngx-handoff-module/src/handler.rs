@@ -2,6 +2,7 @@
 
 use core::ptr;
 
+use handoff_metrics::{Cause, Rejection};
 use handoff_protocol::{HandshakeError, RequestLine, validate};
 use nginx_sys::{
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED, NGX_HTTP_SPECIAL_RESPONSE,
@@ -11,6 +12,7 @@ use ngx::ngx_string;
 
 use crate::conf::{FALLBACK_OFF, LocationConf};
 use crate::context::Context;
+use crate::ledger::Ledger;
 use crate::nginx::{self, OutOfMemory, Request};
 use crate::{answer, client, head, refusal, release, takeover};
 
@@ -50,16 +52,24 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
             0,
             "a TLS connection cannot be handed over and \"ws_handoff_fallback\" is off"
         );
+        Ledger::reject(r, Rejection::Fallback);
         return NGX_HTTP_NOT_IMPLEMENTED as ngx_int_t;
     }
 
     if !r.create_upstream() {
+        Ledger::lost(r);
         return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     }
     let Ok(context) = Context::create(r, accept) else {
+        Ledger::lost(r);
         return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     };
     if let Err(status) = head::prepare(r) {
+        if status < NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t {
+            context.ledger.turn_away(r, Rejection::Malformed);
+        } else {
+            context.ledger.fail_request(Cause::Local);
+        }
         return status;
     }
     configure_upstream(r, conf);
@@ -100,6 +110,7 @@ fn refuse_error_page(r: Request) -> ngx_int_t {
 
 fn reject(r: Request, error: &HandshakeError) -> ngx_int_t {
     log_errno!(NGX_LOG_INFO, r.log(), 0, "client sent an invalid WebSocket handshake: {error}");
+    Ledger::reject(r, Rejection::of_handshake(error.status()));
 
     // Streams of HTTP/2 and 3 share a connection, whose bytes are not this request's.
     if r.http_version().0 < 2 {

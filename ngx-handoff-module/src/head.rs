@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
+use handoff_metrics::Cause;
 use handoff_protocol::{RequestHead, RequestHeadError};
 use nginx_sys::{
     NGX_ESCAPE_URI, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_LOG_ERR, NGX_LOG_INFO, ngx_chain_t,
@@ -33,6 +34,7 @@ pub unsafe extern "C" fn create_request(r: *mut ngx_http_request_t) -> ngx_int_t
     let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return nginx::ERROR };
     // SAFETY: the upstream of this request; the chain lives in its pool.
     unsafe { (*u.raw()).request_bufs = context.head.get() };
+    context.ledger.begin(r);
     // nginx has just installed its watch over a client that leaves early.
     context.nginx_read.set(r.replace_read_handler(Some(client::readable)));
     nginx::OK
@@ -52,16 +54,24 @@ pub unsafe extern "C" fn output_filter(data: *mut c_void, input: *mut ngx_chain_
 
     let mut chain = input;
     if !input.is_null() {
+        context.ledger.asking(r);
         let offer = context.movable && u.peer_is_unix();
         context.offered.set(offer);
         if offer != context.movable {
-            let Ok(other) = encode(r, u, offer) else { return nginx::ERROR };
+            let Ok(other) = encode(r, u, offer) else {
+                context.ledger.fail_attempt(Cause::Local);
+                return nginx::ERROR;
+            };
             chain = other.as_ptr();
         }
     }
 
     // SAFETY: what nginx would have called itself, with the writer that it has prepared for this peer.
-    unsafe { ngx_chain_writer(ptr::addr_of_mut!((*u.raw()).writer).cast(), chain) }
+    let rc = unsafe { ngx_chain_writer(ptr::addr_of_mut!((*u.raw()).writer).cast(), chain) };
+    if rc == nginx::ERROR {
+        context.ledger.fail_attempt(Cause::Send);
+    }
+    rc
 }
 
 /// The head as a chain of one buffer; on error, the status for the client.

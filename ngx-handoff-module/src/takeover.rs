@@ -5,6 +5,7 @@
 
 use core::ffi::c_void;
 
+use handoff_metrics::Cause;
 use handoff_protocol::{commit_len, encode_commit, section};
 use nginx_sys::{NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t};
 use rustix::io::Errno;
@@ -17,11 +18,11 @@ use crate::{descriptor, refusal, release};
 /// Offers the client's socket to a backend that has answered that it wants it.
 pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), Unusable> {
     let client = r.connection();
-    let Some(backend) = u.connection() else { return Err(Unusable::Internal) };
+    let Some(backend) = u.connection() else { return Err(Unusable::Internal(Cause::Local)) };
 
     if backend.read().pending_eof() {
         log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream closed the connection after its answer");
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Send));
     }
     if let Err(errno) = client.prepare_for_small_writes() {
         log_errno!(
@@ -30,7 +31,7 @@ pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), Unusable> 
             errno.raw_os_error(),
             "setsockopt() on the client's socket failed"
         );
-        return Err(Unusable::Internal);
+        return Err(Unusable::Internal(Cause::Client));
     }
     release::install_cleanup(r, context)?;
 
@@ -42,11 +43,13 @@ pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), Unusable> 
             "sendmsg() of the client's socket to the upstream failed{}",
             if errno == Errno::TOOMANYREFS { ", raise worker_rlimit_nofile" } else { "" }
         );
-        if descriptor::is_local(errno) {
-            u.excuse_peer();
+        if !descriptor::is_local(errno) {
+            return Err(Unusable::Peer(Cause::Send));
         }
-        return Err(Unusable::Peer);
+        u.excuse_peer();
+        return Err(Unusable::Peer(Cause::Local));
     }
+    context.ledger.offered();
 
     context.phase.set(Phase::Offered);
     r.prepare_takeover();
@@ -67,6 +70,7 @@ pub unsafe extern "C" fn input_filter_init(data: *mut c_void) -> ngx_int_t {
         u.set_remaining(1);
         r.connection().write().post();
     } else {
+        context.ledger.refusal_sent();
         refusal::begin(u);
     }
     nginx::OK
@@ -103,6 +107,7 @@ unsafe extern "C" fn client_writable(r: *mut ngx_http_request_t) {
 
     client.write().cancel_timer();
     if begin_commit(r, u, context).is_err() {
+        context.ledger.fail_attempt(Cause::Local);
         fail(r, u, context, Fault::Unknown);
     }
 }

@@ -2,13 +2,17 @@
 //! use without `unsafe`. A view is a `Copy` handle that lives no longer than the callback which made it.
 
 mod connection;
+mod history;
 mod pool;
 mod request;
+mod slab;
 mod upstream;
 
 pub use connection::Connection;
+pub use history::now;
 pub use pool::{Pool, str_bytes, str_of};
 pub use request::Request;
+pub use slab::Slab;
 pub use upstream::{FieldError, Upstream};
 
 use nginx_sys::ngx_int_t;
