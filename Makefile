@@ -22,6 +22,7 @@ CARGO_FLAGS := --release --locked --workspace
 
 # Of the Python environment, complete.
 VENV := build/venv/installed
+PROMTOOL := build/promtool/promtool
 
 .PHONY: help
 help: ## List the targets
@@ -45,7 +46,7 @@ run: build $(VENV) ## Run the demo on 127.0.0.1:8080 until Ctrl-C (PORT=9090)
 .PHONY: test
 test: ## Check format and lints, then run every test
 	@scripts/deps.sh build test
-	@$(MAKE) --no-print-directory build $(VENV)
+	@$(MAKE) --no-print-directory build $(VENV) $(PROMTOOL)
 	@$(MAKE) --no-print-directory lint
 	@scripts/test.sh $(CARGO_FLAGS)
 
@@ -77,4 +78,9 @@ $(VENV): scripts/requirements.txt
 	@echo 'Installing the Python client into build/venv'
 	@python3 -m venv build/venv
 	@build/venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Prometheus's checker of metrics, for the tests of the status page; without the service that its package starts.
+$(PROMTOOL): scripts/promtool.sh
+	@scripts/promtool.sh $@
 	@touch $@

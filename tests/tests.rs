@@ -31,5 +31,10 @@ mod registration;
 mod reload;
 // wss, through the tunnel.
 mod tls;
+// Everything that can become of a request is counted once, in memory that outlives reloads, and shown.
+mod counters;
+mod status;
+// The access log tells how a hand-over ended, and why it failed.
+mod variables;
 // Wrong configurations are refused at their line.
 mod config;

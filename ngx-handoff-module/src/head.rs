@@ -68,8 +68,10 @@ pub unsafe extern "C" fn output_filter(data: *mut c_void, input: *mut ngx_chain_
 
     // SAFETY: what nginx would have called itself, with the writer that it has prepared for this peer.
     let rc = unsafe { ngx_chain_writer(ptr::addr_of_mut!((*u.raw()).writer).cast(), chain) };
-    if rc == nginx::ERROR {
-        context.ledger.fail_attempt(Cause::Send);
+    match rc {
+        nginx::OK => context.ledger.asked(),
+        nginx::ERROR => context.ledger.fail_attempt(Cause::Send),
+        _ => {}
     }
     rc
 }

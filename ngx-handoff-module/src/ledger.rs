@@ -33,10 +33,10 @@ pub struct Ledger {
     /// How many attempts are known; [`Ledger::mark`] belongs to the last of them.
     known: Cell<usize>,
     mark: Cell<Mark>,
-    /// When the present backend was sent the request.
+    /// When nginx began to send the request to the present backend.
     sent: Cell<Option<Instant>>,
-    /// When the first backend was asked.
-    asked: Cell<Option<ngx_msec_t>>,
+    /// When nginx began to try backends.
+    begun: Cell<Option<ngx_msec_t>>,
     elapsed: Cell<Option<ngx_msec_t>>,
     outcome: Cell<Option<Outcome>>,
     error: Cell<Option<&'static str>>,
@@ -47,7 +47,9 @@ pub struct Ledger {
 enum Mark {
     /// Only that nginx has begun it.
     Begun,
-    /// The backend was sent the request, or a part of it.
+    /// The request is being sent to the backend.
+    Asking,
+    /// All of it was.
     Asked,
     /// It has answered with a 101.
     Accepted,
@@ -120,7 +122,7 @@ impl Ledger {
 
     /// nginx begins to try backends.
     pub fn begin(&self, r: Request) {
-        self.asked.set(Some(now()));
+        self.begun.set(Some(now()));
         // ngx_http_upstream_init_request() is going to add an empty record to those of an earlier visit.
         self.foreign.set(r.attempts().map_or(0, |earlier| earlier.len() + 1));
     }
@@ -128,8 +130,15 @@ impl Ledger {
     /// A backend is being sent the request.
     pub fn asking(&self, r: Request) {
         self.catch_up(r);
-        self.mark.set(Mark::Asked);
+        self.mark.set(Mark::Asking);
         self.sent.set(Some(Instant::now()));
+    }
+
+    /// The request has been written.
+    pub fn asked(&self) {
+        if self.mark.get() == Mark::Asking {
+            self.mark.set(Mark::Asked);
+        }
     }
 
     /// The present backend has answered; a refusal with its status.
@@ -227,7 +236,7 @@ impl Ledger {
             known: Cell::new(0),
             mark: Cell::new(Mark::Begun),
             sent: Cell::new(None),
-            asked: Cell::new(None),
+            begun: Cell::new(None),
             elapsed: Cell::new(None),
             outcome: Cell::new(None),
             error: Cell::new(None),
@@ -280,7 +289,7 @@ impl Ledger {
         if let Some(gauge) = self.in_progress.take() {
             gauge.decrement(zone::worker());
         }
-        self.elapsed.set(self.asked.get().map(|asked| now().wrapping_sub(asked)));
+        self.elapsed.set(self.begun.get().map(|begun| now().wrapping_sub(begun)));
         self.outcome.set(Some(outcome));
     }
 
@@ -305,13 +314,21 @@ fn failure(attempt: &ngx_http_upstream_state_t, mark: Mark) -> Option<Cause> {
 }
 
 fn without_answer(mark: Mark) -> Cause {
-    if mark == Mark::Begun { Cause::Connect } else { Cause::Answer }
+    match mark {
+        Mark::Begun => Cause::Connect,
+        Mark::Asking => Cause::Send,
+        _ => Cause::Answer,
+    }
 }
 
 /// Runs when the request's pool is destroyed: a request that nginx gave up without a word ends here.
 unsafe extern "C" fn at_end(data: *mut c_void) {
     // SAFETY: `Ledger::install` gave nginx a ledger that lives in the pool which is being destroyed.
     let Some(ledger) = (unsafe { data.cast::<Ledger>().as_ref() }) else { return };
+    if ledger.outcome.get().is_some() {
+        // The connection of an HTTP/2 stream may be gone by now.
+        return;
+    }
     let cause = if ledger.client.error() { Cause::Client } else { Cause::Local };
     ledger.fail_request(cause);
 }

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod head;
 pub mod large;
 pub mod log;
+pub mod metrics;
 pub mod net;
 pub mod nginx;
 pub mod paths;
