@@ -83,4 +83,4 @@ $(VENV): scripts/requirements.txt
 # Prometheus's checker of metrics, for the tests of the status page; without the service that its package starts.
 $(PROMTOOL): scripts/promtool.sh
 	@scripts/promtool.sh $@
-	@touch $@
+	@touch --no-dereference $@

@@ -251,6 +251,46 @@ fn zone_that_is_too_small_is_told_the_size_that_does() {
 }
 
 #[test]
+fn least_zone_holds_what_the_documentation_says() {
+    let check = |count: usize| {
+        let locations: String =
+            (0..count).map(|n| format!("location /{n}/ {{ ws_handoff unix:/{n}; }}\n")).collect();
+        Nginx::builder().http("ws_handoff_zone small:32k;").server(locations).check().0
+    };
+    assert!(check(3));
+    assert!(!check(8));
+}
+
+#[test]
+fn documented_alerts_are_valid_and_of_metrics_that_exist() {
+    let nginx = empty();
+    let documentation = include_str!("../docs/status.md");
+    let rules = documentation.split("```yaml\n").nth(2).expect("the second block of YAML");
+    let rules = rules.split("```").next().expect("its end");
+    let path = nginx.dir().join("rules.yml");
+    fs::write(&path, rules).expect("write a file");
+    let output = Command::new(paths::promtool())
+        .args(["check", "rules"])
+        .arg(&path)
+        .output()
+        .expect("run promtool");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let text = metrics::text(&nginx);
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    for family in families {
+        let name = family.strip_prefix("nginx_ws_handoff_").expect("the prefix");
+        assert!(documentation.contains(&format!("| `{name}")), "{name} is not documented");
+    }
+    for word in rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+        if let Some(name) = word.strip_prefix("nginx_ws_handoff_") {
+            let name = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(text.contains(&format!("# TYPE nginx_ws_handoff_{name} ")), "no {name}");
+        }
+    }
+}
+
+#[test]
 fn right_configurations() {
     for server in [
         "location /s { ws_handoff_status; }",

@@ -65,11 +65,11 @@ mod tests {
     #[test]
     fn measures_what_fits_exactly() {
         let mut length = Length::default();
-        write!(length, "{}-{}", 12, "ä").unwrap();
+        write!(length, "{}-ä", 12).unwrap();
         let mut room = vec![0; length.get()];
         let mut page = Page::new(&mut room);
         assert!(page.is_empty());
-        write!(page, "{}-{}", 12, "ä").unwrap();
+        write!(page, "{}-ä", 12).unwrap();
         assert_eq!(page.len(), length.get());
         assert!(page.write_str("x").is_err());
         assert_eq!(room, "12-ä".as_bytes());

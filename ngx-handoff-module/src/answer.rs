@@ -72,13 +72,12 @@ pub unsafe extern "C" fn process_header(r: *mut ngx_http_request_t) -> ngx_int_t
     };
     log_debug!(r.log(), "ws_handoff answer: {} {:?}", answer.status, answer.kind);
 
-    let refusal = (answer.kind == AnswerKind::Refusal).then_some(answer.status);
-    context.ledger.answered(refusal);
+    context.ledger.answered();
 
     let used = match answer.kind {
         AnswerKind::Handoff => hand_over(r, u, context, &answer),
         AnswerKind::Tunnel => tunnel(r, u, context, &answer),
-        AnswerKind::Refusal => refuse(r, u, &answer),
+        AnswerKind::Refusal => refuse(r, u, context, &answer),
     };
     let (verdict, cause) = match used {
         Ok(()) => return nginx::OK,
@@ -177,7 +176,12 @@ fn switching_protocols(
     Ok(())
 }
 
-fn refuse(r: Request, u: Upstream, answer: &AnswerHead<'_, '_>) -> Result<(), Unusable> {
+fn refuse(
+    r: Request,
+    u: Upstream,
+    context: Context,
+    answer: &AnswerHead<'_, '_>,
+) -> Result<(), Unusable> {
     u.set_status(answer.status, status_line(r, answer)?);
     for field in answer.fields.iter().filter(|f| !f.name.eq_ignore_ascii_case("handoff")) {
         u.add_field(r, field.name.as_bytes(), field.value)?;
@@ -189,6 +193,7 @@ fn refuse(r: Request, u: Upstream, answer: &AnswerHead<'_, '_>) -> Result<(), Un
     }
     r.disable_keepalive_after_frames();
     r.lift_rate_limit();
+    context.ledger.refused(answer.status);
     Ok(())
 }
 

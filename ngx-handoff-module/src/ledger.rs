@@ -51,8 +51,8 @@ enum Mark {
     Asking,
     /// All of it was.
     Asked,
-    /// It has answered with a 101.
-    Accepted,
+    /// It has answered.
+    Answered,
     /// It has refused.
     Refused,
     /// It failed.
@@ -141,14 +141,18 @@ impl Ledger {
         }
     }
 
-    /// The present backend has answered; a refusal with its status.
-    pub fn answered(&self, refusal: Option<u16>) {
-        self.mark.set(if refusal.is_some() { Mark::Refused } else { Mark::Accepted });
-        let Some(counters) = self.counters.get() else { return };
-        if let Some(sent) = self.sent.get() {
+    /// The present backend has answered.
+    pub fn answered(&self) {
+        self.mark.set(Mark::Answered);
+        if let (Some(counters), Some(sent)) = (self.counters.get(), self.sent.get()) {
             counters.answered(sent.elapsed());
         }
-        if let Some(status) = refusal {
+    }
+
+    /// Its answer is a refusal, which nginx serves or leaves for the next backend.
+    pub fn refused(&self, status: u16) {
+        self.mark.set(Mark::Refused);
+        if let Some(counters) = self.counters.get() {
             counters.refused(status);
         }
     }
@@ -307,7 +311,7 @@ fn failure(attempt: &ngx_http_upstream_state_t, mark: Mark) -> Option<Cause> {
         Mark::Failed(cause) => Some(cause),
         // nginx went on because of its status.
         Mark::Refused => None,
-        Mark::Accepted => Some(Cause::Answer),
+        Mark::Answered => Some(Cause::Answer),
         _ if attempt.status == NGX_HTTP_GATEWAY_TIME_OUT as ngx_uint_t => Some(Cause::Timeout),
         mark => Some(without_answer(mark)),
     }
