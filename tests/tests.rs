@@ -35,6 +35,6 @@ mod tls;
 mod counters;
 mod status;
 // The access log tells how a hand-over ended, and why it failed.
-mod variables;
+mod variables_log;
 // Wrong configurations are refused at their line.
 mod config;
