@@ -9,6 +9,12 @@ fn right_ones_are_accepted() {
         "location /ws { ws_handoff unix:/run/ws.sock; }",
         "location /ws { ws_handoff 127.0.0.1:8080; }",
         "location /ws { ws_handoff backends; }",
+        "location /ws { ws_handoff $arg_backend; }",
+        "location /ws { ws_handoff unix:/run/$arg_room.sock; }",
+        "location ~ ^/(?<room>[a-z]+)$ { ws_handoff unix:/run/$room.sock; if ($arg_a) { set $b 1; } }",
+        "location /ws { ws_handoff backends; ws_handoff_set_header Host $host; \
+         ws_handoff_set_header X-Forwarded-For $proxy_add_x_forwarded_for; \
+         ws_handoff_set_header Cookie ''; }",
         "location /ws { if ($arg_a) { ws_handoff unix:/a; } ws_handoff unix:/b; }",
         "location /ws { limit_except POST { ws_handoff unix:/a; } }",
         "ws_handoff_connect_timeout 1s; ws_handoff_send_timeout 2s; ws_handoff_read_timeout 3s; \
@@ -40,6 +46,11 @@ fn duplicate() {
         "ws_handoff unix:/b;",
         "\"ws_handoff\" directive is duplicate",
     );
+    refused_at(
+        "location /ws {\nws_handoff $arg_a;\nws_handoff unix:/b;\n}",
+        "ws_handoff unix:/b;",
+        "\"ws_handoff\" directive is duplicate",
+    );
 }
 
 #[test]
@@ -68,9 +79,15 @@ fn addresses() {
         "a \"unix:\" path or the name of an upstream is expected, without a scheme, in \
          \"ws_handoff http://unix:/run/ws.sock\"",
     );
+    refused("ws_handoff unix:/run/$;", "invalid variable name");
     refused(
-        "ws_handoff unix:/run/$arg_room;",
-        "variables are not supported in \"ws_handoff unix:/run/$arg_room\"",
+        "ws_handoff unix:/run/$arg_room:/chat;",
+        "a URI is not allowed after the path of the socket in \"ws_handoff unix:/run/$arg_room:/chat\"",
+    );
+    refused(
+        "ws_handoff http://$arg_room;",
+        "a \"unix:\" path or the name of an upstream is expected, without a scheme, in \
+         \"ws_handoff http://$arg_room\"",
     );
     refused("ws_handoff 127.0.0.1:0;", "invalid port in upstream \"127.0.0.1:0\"");
 }
@@ -98,6 +115,43 @@ fn values_of_the_companions() {
         "\"ws_handoff_connect_timeout\" directive is duplicate",
     );
     refused("ws_handoff_conect_timeout 1s;", "unknown directive \"ws_handoff_conect_timeout\"");
+}
+
+#[test]
+fn set_header() {
+    let complaint = |what: &str| format!("{what} in \"ws_handoff_set_header\" directive");
+    for name in ["Upgrade", "connection", "Handoff", "Content-Length", "transfer_encoding"] {
+        for value in ["x", "''"] {
+            refused(
+                &format!("ws_handoff_set_header {name} {value};"),
+                &complaint(&format!(
+                    "\"{name}\" is written by the handoff itself and cannot be set"
+                )),
+            );
+        }
+    }
+    for (name, shown) in [("X:Y", "X:Y"), ("'X Y'", "X Y"), ("''", ""), ("Xä", "X\\xc3\\xa4")] {
+        refused(
+            &format!("ws_handoff_set_header {name} x;"),
+            &complaint(&format!("\"{shown}\" is not a valid field name")),
+        );
+    }
+    for name in ["X-A", "Host"] {
+        refused(
+            &format!("ws_handoff_set_header {name} 'a\\r\\nX-B: c';"),
+            &complaint(&format!("the value of \"{name}\" contains a control character")),
+        );
+    }
+    refused("ws_handoff_set_header X-A $;", "invalid variable name");
+    refused(
+        "ws_handoff_set_header X-A;",
+        "invalid number of arguments in \"ws_handoff_set_header\" directive",
+    );
+    refused_at(
+        "ws_handoff_set_header Host a;\nws_handoff_set_header host b;\n",
+        "ws_handoff_set_header host b;",
+        &complaint("\"Host\" is set twice"),
+    );
 }
 
 /// `directive` in a location of its own line is refused at that line with exactly this complaint.

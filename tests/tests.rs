@@ -13,6 +13,10 @@ mod early_data;
 mod refusal;
 // What the backend sees of a request, and the ways to reach a location.
 mod request;
+// What nginx itself says in the request head.
+mod set_header;
+// Whom to hand over to may depend on the request.
+mod variables;
 // Before the offer: the next peer, else 502 or 504.
 mod peers;
 // A peer that cannot be handed over to is tunnelled to.

@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod answer;
 mod chunked;
 pub mod commit;
@@ -25,6 +26,7 @@ mod field;
 mod handshake;
 mod request;
 
+pub use address::{AddressError, check_address};
 pub use answer::{AnswerError, AnswerHead, AnswerKind, encode_answer, parse_answer};
 pub use chunked::{ChunkedDecoder, ChunkedError, Decoded};
 pub use commit::{
@@ -33,5 +35,6 @@ pub use commit::{
 pub use field::{FieldName, has_token, same_field_name, tokens};
 pub use handshake::{HandshakeError, OpeningHandshake, RequestLine, accept_key, validate};
 pub use request::{
-    Request, RequestHead, RequestHeadError, RequestParseError, is_reserved_field, parse_request,
+    Request, RequestHead, RequestHeadError, RequestParseError, check_set_field, check_value,
+    is_reserved_field, parse_request,
 };

@@ -9,6 +9,7 @@ use handoff_protocol::ChunkedDecoder;
 use nginx_sys::{ngx_chain_t, ngx_http_request_t};
 
 use crate::nginx::{Connection, OutOfMemory, Request};
+use crate::set_header::SetFields;
 
 /// How far a request has come. Who owns the client's socket follows from it: nginx up to and including
 /// [`Phase::Committing`], the backend from [`Phase::Released`] on, and never both.
@@ -54,6 +55,8 @@ pub struct State {
     pub accept: [u8; 28],
     /// Whether the client's connection is one whose socket can be passed (no TLS).
     pub movable: bool,
+    /// What nginx itself sets in a head, whichever peer it is for.
+    pub set_fields: Cell<SetFields>,
     /// The head for a peer that can take the socket if the client's connection is movable; a chain of one buffer.
     pub head: Cell<*mut ngx_chain_t>,
     /// Whether the head that the present peer was sent offers the socket.
@@ -91,6 +94,7 @@ impl Context {
             client,
             accept,
             movable: !client.is_tls(),
+            set_fields: Cell::new(SetFields { host: None, others: &[] }),
             head: Cell::new(ptr::null_mut()),
             offered: Cell::new(false),
             phase: Cell::new(Phase::Asking),

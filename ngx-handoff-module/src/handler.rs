@@ -11,8 +11,8 @@ use ngx::ngx_string;
 
 use crate::conf::{FALLBACK_OFF, LocationConf};
 use crate::context::Context;
-use crate::nginx::{self, OutOfMemory, Request};
-use crate::{answer, client, head, refusal, release, takeover};
+use crate::nginx::{self, OutOfMemory, Request, Upstream};
+use crate::{answer, client, head, refusal, release, takeover, target};
 
 /// nginx's entry for a request in a location with `ws_handoff`.
 pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
@@ -62,7 +62,11 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
     if let Err(status) = head::prepare(r) {
         return status;
     }
-    configure_upstream(r, conf);
+    let Some(u) = r.upstream() else { return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t };
+    if target::resolve(r, u, conf).is_err() {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+    }
+    configure_upstream(r, u, conf);
 
     // There is no body to read, which is where other upstream modules take this reference.
     r.hold();
@@ -127,8 +131,7 @@ fn add_response_fields(r: Request, error: &HandshakeError) -> Result<(), OutOfMe
     Ok(())
 }
 
-fn configure_upstream(r: Request, conf: &'static LocationConf) {
-    let Some(u) = r.upstream() else { return };
+fn configure_upstream(r: Request, u: Upstream, conf: &'static LocationConf) {
     // SAFETY: a fresh upstream of this request. nginx writes to the configuration only while it starts, although
     // it asks for a pointer to mutable.
     unsafe {

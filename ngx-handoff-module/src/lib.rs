@@ -30,7 +30,9 @@ mod head;
 mod nginx;
 mod refusal;
 mod release;
+mod set_header;
 mod takeover;
+mod target;
 
 /// The module, as the `ngx` crate's configuration traits see it.
 struct HandoffModule;
