@@ -15,6 +15,8 @@ fn right_ones_are_accepted() {
         "location /ws { ws_handoff backends; ws_handoff_set_header Host $host; \
          ws_handoff_set_header X-Forwarded-For $proxy_add_x_forwarded_for; \
          ws_handoff_set_header Cookie ''; }",
+        "ws_handoff_origin any; location /ws { ws_handoff backends; ws_handoff_origin none null \
+             same-origin https://example.org http://[::1]:8080 *.example.org ~^https://a '~*b{2}'; }",
         "location /ws { if ($arg_a) { ws_handoff unix:/a; } ws_handoff unix:/b; }",
         "location /ws { limit_except POST { ws_handoff unix:/a; } }",
         "ws_handoff_connect_timeout 1s; ws_handoff_send_timeout 2s; ws_handoff_read_timeout 3s; \
@@ -151,6 +153,42 @@ fn set_header() {
         "ws_handoff_set_header Host a;\nws_handoff_set_header host b;\n",
         "ws_handoff_set_header host b;",
         &complaint("\"Host\" is set twice"),
+    );
+}
+
+#[test]
+fn origins() {
+    for (origin, problem) in [
+        ("https://example.org/", "a path is not part of an origin"),
+        ("https://a@example.org", "a user is not part of an origin"),
+        ("example.org.", "invalid host"),
+        ("ht!tp://example.org", "invalid scheme"),
+        ("example.org:99999", "invalid port"),
+        (
+            "*example.org",
+            "a wildcard can only stand for the first labels of a name, as in \"*.example.org\"",
+        ),
+        ("~", "empty regular expression"),
+    ] {
+        refused(
+            &format!("ws_handoff_origin none {origin};"),
+            &format!("invalid value \"{origin}\" in \"ws_handoff_origin\" directive, {problem}"),
+        );
+    }
+    refused(
+        "ws_handoff_origin '~(';",
+        "pcre2_compile() failed: missing closing parenthesis in \"(\" in \"ws_handoff_origin\" \
+         directive",
+    );
+    refused(
+        "ws_handoff_origin any none;",
+        "\"any\" must be the only parameter of \"ws_handoff_origin\" directive",
+    );
+    refused("ws_handoff_origin;", "invalid number of arguments in \"ws_handoff_origin\" directive");
+    refused_at(
+        "ws_handoff_origin none;\nws_handoff_origin null;\n",
+        "ws_handoff_origin null;",
+        "\"ws_handoff_origin\" directive is duplicate",
     );
 }
 

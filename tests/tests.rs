@@ -5,6 +5,8 @@ mod support;
 
 // The opening handshake, every rule of it, is judged by nginx before a backend hears of it.
 mod handshake;
+// Pages of other sites are refused.
+mod origin;
 // Handed over: frames flow, and nginx has forgotten the client.
 mod handoff;
 // Bytes sent before nginx let go arrive once and in order.

@@ -7,6 +7,7 @@
 //! | step | nginx's side | backend's side |
 //! | --- | --- | --- |
 //! | the client's opening handshake | [`validate`] | – |
+//! | which sites may ask | [`OriginRule`] | – |
 //! | request head | [`RequestHead`] | [`parse_request`] |
 //! | answer head | [`parse_answer`] | [`encode_answer`] |
 //! | body of a refusal | [`ChunkedDecoder`] | – |
@@ -24,6 +25,7 @@ mod chunked;
 pub mod commit;
 mod field;
 mod handshake;
+mod origin;
 mod request;
 
 pub use address::{AddressError, check_address};
@@ -34,6 +36,7 @@ pub use commit::{
 };
 pub use field::{FieldName, has_token, same_field_name, tokens};
 pub use handshake::{HandshakeError, OpeningHandshake, RequestLine, accept_key, validate};
+pub use origin::{OriginPattern, OriginRule, OriginRuleError, RegexSource, SentOrigin};
 pub use request::{
     Request, RequestHead, RequestHeadError, RequestParseError, check_set_field, check_value,
     is_reserved_field, parse_request,

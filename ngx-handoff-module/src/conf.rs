@@ -24,7 +24,7 @@ use ngx::ngx_string;
 
 use crate::nginx::{ComplexValue, List};
 use crate::set_header::{self, SetHeader};
-use crate::target;
+use crate::{origin, target};
 
 /// What `ws_handoff` and its companions set for a location.
 #[repr(C)]
@@ -37,6 +37,8 @@ pub struct LocationConf {
     pub fallback: ngx_uint_t,
     /// `ws_handoff_set_header`: those of this level, or all of the one above if it has none.
     pub set_headers: List<SetHeader>,
+    /// `ws_handoff_origin`; nothing admits all.
+    pub origins: List<origin::Rule>,
 }
 
 /// A connection whose socket cannot be passed is tunnelled through nginx.
@@ -67,7 +69,13 @@ impl Default for LocationConf {
         upstream.pass_headers = unset_ptr;
         upstream.module = ngx_string!("ws_handoff");
 
-        Self { upstream, target: None, fallback: UNSET_UINT, set_headers: List::UNSET }
+        Self {
+            upstream,
+            target: None,
+            fallback: UNSET_UINT,
+            set_headers: List::UNSET,
+            origins: List::UNSET,
+        }
     }
 }
 
@@ -93,7 +101,7 @@ const fn command(
 }
 
 /// The directive table.
-pub static mut COMMANDS: [ngx_command_t; 14] = [
+pub static mut COMMANDS: [ngx_command_t; 15] = [
     command(
         ngx_string!("ws_handoff"),
         NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE1,
@@ -185,6 +193,13 @@ pub static mut COMMANDS: [ngx_command_t; 14] = [
         0,
         ptr::null_mut(),
     ),
+    command(
+        ngx_string!("ws_handoff_origin"),
+        ANYWHERE | NGX_CONF_1MORE,
+        origin::set,
+        0,
+        ptr::null_mut(),
+    ),
     ngx_command_t::empty(),
 ];
 
@@ -255,6 +270,9 @@ pub unsafe extern "C" fn merge_loc_conf(
     merge_value(&mut conf.fallback, prev.fallback, UNSET_UINT, FALLBACK_TUNNEL);
     if conf.set_headers.is_unset() {
         conf.set_headers = prev.set_headers;
+    }
+    if conf.origins.is_unset() {
+        conf.origins = prev.origins;
     }
 
     // An answer that is not HTTP and a draining backend (503) are as good a reason for the next peer as a dead one:

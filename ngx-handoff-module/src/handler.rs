@@ -4,15 +4,16 @@ use core::ptr;
 
 use handoff_protocol::{HandshakeError, RequestLine, validate};
 use nginx_sys::{
-    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED, NGX_HTTP_SPECIAL_RESPONSE,
-    NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_init, ngx_int_t,
+    NGX_HTTP_FORBIDDEN, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED,
+    NGX_HTTP_SPECIAL_RESPONSE, NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t,
+    ngx_http_upstream_init, ngx_int_t,
 };
 use ngx::ngx_string;
 
 use crate::conf::{FALLBACK_OFF, LocationConf};
 use crate::context::Context;
 use crate::nginx::{self, OutOfMemory, Request, Upstream};
-use crate::{answer, client, head, refusal, release, takeover, target};
+use crate::{answer, client, head, origin, refusal, release, takeover, target};
 
 /// nginx's entry for a request in a location with `ws_handoff`.
 pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
@@ -43,6 +44,14 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
     };
 
     let Some(conf) = r.conf() else { return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t };
+    match origin::admits(r, conf) {
+        Ok(true) => {}
+        Ok(false) => {
+            r.disable_keepalive_after_frames();
+            return NGX_HTTP_FORBIDDEN as ngx_int_t;
+        }
+        Err(OutOfMemory) => return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t,
+    }
     if conf.fallback == FALLBACK_OFF && r.connection().is_tls() {
         log_errno!(
             NGX_LOG_ERR,

@@ -146,7 +146,7 @@ fn escaped_characters(path: &[u8]) -> usize {
 
 /// The host that nginx chose the server by, which is the one of an absolute-form target if there is one, with the port
 /// that stood beside it.
-fn host<'a>(r: Request) -> Result<&'a [u8], OutOfMemory> {
+pub fn host<'a>(r: Request) -> Result<&'a [u8], OutOfMemory> {
     let name = r.server_name();
     let port = match r.after_absolute_host() {
         Some(rest) => leading_port(rest),

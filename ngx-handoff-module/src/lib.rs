@@ -28,6 +28,7 @@ mod descriptor;
 mod handler;
 mod head;
 mod nginx;
+mod origin;
 mod refusal;
 mod release;
 mod set_header;

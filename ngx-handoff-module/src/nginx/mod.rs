@@ -4,12 +4,14 @@
 mod conf;
 mod connection;
 mod pool;
+mod regex;
 mod request;
 mod upstream;
 
 pub use conf::{ComplexValue, List, arguments};
 pub use connection::Connection;
 pub use pool::{Pool, str_bytes, str_of};
+pub use regex::{Regex, RegexFault};
 pub use request::Request;
 pub use upstream::{AddressFault, FieldError, Upstream};
 
