@@ -23,9 +23,9 @@ fn right_ones_are_accepted() {
          ws_handoff_buffer_size 8k; ws_handoff_next_upstream error http_403 http_503; \
          ws_handoff_next_upstream_tries 2; ws_handoff_next_upstream_timeout 5s; \
          ws_handoff_intercept_errors on; ws_handoff_hide_header X-A; ws_handoff_hide_header X-B; \
-         ws_handoff_pass_header Server; ws_handoff_fallback off; \
+         ws_handoff_pass_header Server; ws_handoff_fallback off; ws_handoff_protocol bare; \
          location /ws { ws_handoff backends; ws_handoff_hide_header X-C; \
-             ws_handoff_next_upstream off; ws_handoff_fallback tunnel; }",
+             ws_handoff_next_upstream off; ws_handoff_fallback tunnel; ws_handoff_protocol http; }",
     ] {
         let upstream = "upstream backends { server unix:/a; server 127.0.0.1:1 backup; }";
         let (accepted, messages) = Nginx::builder().http(upstream).server(server).check();
@@ -107,6 +107,7 @@ fn values_of_the_companions() {
     refused("ws_handoff_buffer_size big;", "\"ws_handoff_buffer_size\" directive invalid value");
     refused("ws_handoff_next_upstream sometimes;", "invalid value \"sometimes\"");
     refused("ws_handoff_fallback maybe;", "invalid value \"maybe\"");
+    refused("ws_handoff_protocol fcgi;", "invalid value \"fcgi\"");
     refused(
         "ws_handoff_intercept_errors yes;",
         "invalid value \"yes\" in \"ws_handoff_intercept_errors\" directive, it must be \"on\" or \

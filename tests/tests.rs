@@ -9,6 +9,8 @@ mod handshake;
 mod origin;
 // Handed over: frames flow, and nginx has forgotten the client.
 mod handoff;
+// The same for backends that know nothing but to receive a descriptor.
+mod bare;
 // Bytes sent before nginx let go arrive once and in order.
 mod early_data;
 // A backend's refusal reaches the client as it is.

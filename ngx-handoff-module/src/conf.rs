@@ -39,12 +39,19 @@ pub struct LocationConf {
     pub set_headers: List<SetHeader>,
     /// `ws_handoff_origin`; nothing admits all.
     pub origins: List<origin::Rule>,
+    /// `ws_handoff_protocol`: [`PROTOCOL_HTTP`] or [`PROTOCOL_BARE`].
+    pub protocol: ngx_uint_t,
 }
 
 /// A connection whose socket cannot be passed is tunnelled through nginx.
 pub const FALLBACK_TUNNEL: ngx_uint_t = 1;
 /// A connection whose socket cannot be passed is answered 501.
 pub const FALLBACK_OFF: ngx_uint_t = 0;
+
+/// The backend is asked first, in HTTP (docs/protocol.md).
+pub const PROTOCOL_HTTP: ngx_uint_t = 0;
+/// The backend is sent the socket and nothing else.
+pub const PROTOCOL_BARE: ngx_uint_t = 1;
 
 const UNSET_FLAG: ngx_flag_t = -1;
 const UNSET_UINT: ngx_uint_t = ngx_uint_t::MAX;
@@ -75,6 +82,7 @@ impl Default for LocationConf {
             fallback: UNSET_UINT,
             set_headers: List::UNSET,
             origins: List::UNSET,
+            protocol: UNSET_UINT,
         }
     }
 }
@@ -101,7 +109,7 @@ const fn command(
 }
 
 /// The directive table.
-pub static mut COMMANDS: [ngx_command_t; 15] = [
+pub static mut COMMANDS: [ngx_command_t; 16] = [
     command(
         ngx_string!("ws_handoff"),
         NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE1,
@@ -200,6 +208,13 @@ pub static mut COMMANDS: [ngx_command_t; 15] = [
         0,
         ptr::null_mut(),
     ),
+    command(
+        ngx_string!("ws_handoff_protocol"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_enum_slot,
+        offset_of!(LocationConf, protocol),
+        ptr::addr_of_mut!(PROTOCOLS).cast(),
+    ),
     ngx_command_t::empty(),
 ];
 
@@ -225,6 +240,12 @@ static mut NEXT_UPSTREAM: [ngx_conf_bitmask_t; 12] = [
 static mut FALLBACKS: [ngx_conf_enum_t; 3] = [
     ngx_conf_enum_t { name: ngx_string!("tunnel"), value: FALLBACK_TUNNEL },
     ngx_conf_enum_t { name: ngx_string!("off"), value: FALLBACK_OFF },
+    ngx_conf_enum_t { name: ngx_str_t::empty(), value: 0 },
+];
+
+static mut PROTOCOLS: [ngx_conf_enum_t; 3] = [
+    ngx_conf_enum_t { name: ngx_string!("http"), value: PROTOCOL_HTTP },
+    ngx_conf_enum_t { name: ngx_string!("bare"), value: PROTOCOL_BARE },
     ngx_conf_enum_t { name: ngx_str_t::empty(), value: 0 },
 ];
 
@@ -268,6 +289,7 @@ pub unsafe extern "C" fn merge_loc_conf(
     merge_value(&mut own.buffer_size, inherited.buffer_size, UNSET_SIZE, page_size);
     merge_value(&mut own.intercept_errors, inherited.intercept_errors, UNSET_FLAG, 0);
     merge_value(&mut conf.fallback, prev.fallback, UNSET_UINT, FALLBACK_TUNNEL);
+    merge_value(&mut conf.protocol, prev.protocol, UNSET_UINT, PROTOCOL_HTTP);
     if conf.set_headers.is_unset() {
         conf.set_headers = prev.set_headers;
     }

@@ -17,6 +17,8 @@ use crate::set_header::SetFields;
 pub enum Phase {
     /// A backend is being asked, or has answered something that is served like any upstream response.
     Asking,
+    /// Bare mode: the 101 is on its way, and no backend has the socket yet.
+    Promised,
     /// The backend has been sent a duplicate of the socket, which it may not touch yet; the 101 is on its way.
     Offered,
     /// The 101 has left, and the commit is being written.
@@ -25,6 +27,13 @@ pub enum Phase {
     Released,
     /// The hand-over failed after the offer, and the client has been hung up on.
     Aborted,
+}
+
+impl Phase {
+    /// Whether nothing goes on before the client has its 101.
+    pub fn awaits_101(self) -> bool {
+        matches!(self, Self::Promised | Self::Offered)
+    }
 }
 
 /// Whose fault it is that a hand-over failed, where nginx's own verdict does not tell.

@@ -10,10 +10,10 @@ use nginx_sys::{
 };
 use ngx::ngx_string;
 
-use crate::conf::{FALLBACK_OFF, LocationConf};
+use crate::conf::{FALLBACK_OFF, LocationConf, PROTOCOL_BARE};
 use crate::context::Context;
 use crate::nginx::{self, OutOfMemory, Request, Upstream};
-use crate::{answer, client, head, origin, refusal, release, takeover, target};
+use crate::{answer, bare, client, head, origin, refusal, release, takeover, target};
 
 /// nginx's entry for a request in a location with `ws_handoff`.
 pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
@@ -52,6 +52,10 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
         }
         Err(OutOfMemory) => return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t,
     }
+    let bare = conf.protocol == PROTOCOL_BARE;
+    if let Some(status) = if bare { bare::refusal(r) } else { None } {
+        return status;
+    }
     if conf.fallback == FALLBACK_OFF && r.connection().is_tls() {
         log_errno!(
             NGX_LOG_ERR,
@@ -68,7 +72,7 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
     let Ok(context) = Context::create(r, accept) else {
         return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     };
-    if let Err(status) = head::prepare(r) {
+    if let Err(status) = if bare { Ok(()) } else { head::prepare(r) } {
         return status;
     }
     let Some(u) = r.upstream() else { return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t };
@@ -79,7 +83,8 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
 
     // There is no body to read, which is where other upstream modules take this reference.
     r.hold();
-    if context.movable || r.connection().has_room() {
+    // A bare backend waits for the socket, perhaps with all else that it does, from the connection on.
+    if (context.movable && !bare) || r.connection().has_room() {
         start_upstream(r);
     } else {
         client::wait_for_room(r);
@@ -158,5 +163,9 @@ fn configure_upstream(r: Request, u: Upstream, conf: &'static LocationConf) {
         u.input_filter_init = Some(takeover::input_filter_init);
         u.input_filter = Some(refusal::input_filter);
         u.input_filter_ctx = r.raw().cast();
+        if conf.protocol == PROTOCOL_BARE {
+            u.output.output_filter = Some(bare::output_filter);
+            u.process_header = Some(bare::process_header);
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::conf::LocationConf;
 mod log;
 
 mod answer;
+mod bare;
 mod client;
 mod conf;
 mod context;

@@ -9,7 +9,7 @@ use ngx::ngx_conf_log_error;
 
 use crate::conf::LocationConf;
 use crate::head;
-use crate::nginx::{self, OutOfMemory, Regex, RegexFault, Request, str_bytes, str_of};
+use crate::nginx::{self, OutOfMemory, Regex, Request, str_bytes, str_of};
 
 /// A rule as the configuration keeps it.
 pub type Rule = OriginRule<'static, Regex>;
@@ -56,29 +56,11 @@ pub unsafe extern "C" fn set(
         };
         let compiled = parsed.compile(|regex| {
             // SAFETY: the pattern is the end of the word.
-            unsafe { Regex::compile(cf, str_of(regex.pattern), regex.caseless) }
+            unsafe {
+                Regex::compile(cf, "ws_handoff_origin", str_of(regex.pattern), regex.caseless)
+            }
         });
-        let rule: Rule = match compiled {
-            Ok(rule) => rule,
-            Err(RegexFault::Unsupported) => {
-                ngx_conf_log_error!(
-                    NGX_LOG_EMERG,
-                    cf,
-                    "using regex \"{}\" in \"ws_handoff_origin\" directive requires PCRE library",
-                    word
-                );
-                return NGX_CONF_ERROR;
-            }
-            Err(RegexFault::Invalid(buffer, len)) => {
-                let complaint = str_of(buffer.get(..len).unwrap_or_default());
-                ngx_conf_log_error!(
-                    NGX_LOG_EMERG,
-                    cf,
-                    "{complaint} in \"ws_handoff_origin\" directive"
-                );
-                return NGX_CONF_ERROR;
-            }
-        };
+        let Ok(rule) = compiled else { return NGX_CONF_ERROR };
         // SAFETY: see above.
         if unsafe { conf.origins.push(cf, rule) }.is_err() {
             return NGX_CONF_ERROR;

@@ -11,7 +11,7 @@ mod upstream;
 pub use conf::{ComplexValue, List, arguments};
 pub use connection::Connection;
 pub use pool::{Pool, str_bytes, str_of};
-pub use regex::{Regex, RegexFault};
+pub use regex::Regex;
 pub use request::Request;
 pub use upstream::{AddressFault, FieldError, Upstream};
 

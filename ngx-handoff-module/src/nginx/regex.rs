@@ -1,24 +1,13 @@
 //! nginx's regular expressions, which it may have been built without.
 
-use nginx_sys::{ngx_conf_t, ngx_log_t, ngx_str_t};
-
 #[cfg(ngx_feature = "pcre")]
 pub use pcre::Regex;
 #[cfg(not(ngx_feature = "pcre"))]
 pub use without::Regex;
 
-/// Room for PCRE's complaint, as nginx's own modules give it.
-const COMPLAINT: usize = nginx_sys::NGX_MAX_CONF_ERRSTR as usize;
-
-/// Why an expression cannot be used.
-pub enum RegexFault {
-    /// nginx has no PCRE.
-    #[cfg_attr(ngx_feature = "pcre", allow(dead_code))]
-    Unsupported,
-    /// PCRE refuses it: a buffer and how much of it is the complaint.
-    #[cfg_attr(not(ngx_feature = "pcre"), allow(dead_code))]
-    Invalid([u8; COMPLAINT], usize),
-}
+/// An expression that cannot be used; why has been logged.
+#[derive(Clone, Copy, Debug)]
+pub struct InvalidRegex;
 
 #[cfg(ngx_feature = "pcre")]
 mod pcre {
@@ -26,28 +15,33 @@ mod pcre {
     use core::ptr::{self, NonNull};
 
     use nginx_sys::{
-        NGX_LOG_ERR, NGX_REGEX_CASELESS, NGX_REGEX_NO_MATCHED, ngx_regex_compile,
-        ngx_regex_compile_t, ngx_regex_exec, ngx_regex_t, ngx_uint_t,
+        NGX_LOG_EMERG, NGX_LOG_ERR, NGX_MAX_CONF_ERRSTR, NGX_REGEX_CASELESS, NGX_REGEX_NO_MATCHED,
+        ngx_conf_t, ngx_log_t, ngx_regex_compile, ngx_regex_compile_t, ngx_regex_exec, ngx_regex_t,
+        ngx_str_t, ngx_uint_t,
     };
+    use ngx::ngx_conf_log_error;
 
     use super::super::{OK, str_of};
-    use super::{COMPLAINT, RegexFault, ngx_conf_t, ngx_log_t, ngx_str_t};
+    use super::InvalidRegex;
 
     /// A compiled expression, in the configuration's pool.
     #[derive(Clone, Copy)]
     pub struct Regex(NonNull<ngx_regex_t>);
 
     impl Regex {
+        /// Compiles `pattern`, which is an argument of `directive` or the end of one.
+        ///
         /// # Safety
         ///
-        /// `cf` is what nginx passed to the running setter, and `pattern` the end of one of its words (PCRE 1 looks for
-        /// the NUL behind it).
+        /// `cf` is what nginx passed to the running setter, and behind the pattern there is the NUL of its argument (PCRE
+        /// 1 looks for it).
         pub unsafe fn compile(
             cf: *mut ngx_conf_t,
+            directive: &str,
             pattern: ngx_str_t,
             caseless: bool,
-        ) -> Result<Self, RegexFault> {
-            let mut complaint = [0; COMPLAINT];
+        ) -> Result<Self, InvalidRegex> {
+            let mut complaint = [0; NGX_MAX_CONF_ERRSTR as usize];
             // SAFETY: integers and nullable pointers, valid as zeros; as nginx does with ngx_memzero().
             let mut compile: ngx_regex_compile_t = unsafe { MaybeUninit::zeroed().assume_init() };
             compile.pattern = pattern;
@@ -60,7 +54,16 @@ mod pcre {
             };
             match NonNull::new(compile.regex) {
                 Some(regex) if compiled => Ok(Self(regex)),
-                _ => Err(RegexFault::Invalid(complaint, compile.err.len.min(COMPLAINT))),
+                _ => {
+                    // nginx has written its complaint into the buffer, and set the length.
+                    let complaint = compile.err;
+                    ngx_conf_log_error!(
+                        NGX_LOG_EMERG,
+                        cf,
+                        "{complaint} in \"{directive}\" directive"
+                    );
+                    Err(InvalidRegex)
+                }
             }
         }
 
@@ -79,22 +82,34 @@ mod pcre {
 
 #[cfg(not(ngx_feature = "pcre"))]
 mod without {
-    use super::{RegexFault, ngx_conf_t, ngx_log_t, ngx_str_t};
+    use nginx_sys::{NGX_LOG_EMERG, ngx_conf_t, ngx_log_t, ngx_str_t};
+    use ngx::ngx_conf_log_error;
+
+    use super::InvalidRegex;
 
     /// Never one.
     #[derive(Clone, Copy)]
     pub enum Regex {}
 
     impl Regex {
+        /// Says that there are none here.
+        ///
         /// # Safety
         ///
-        /// None: the signature is that of an nginx with PCRE.
+        /// `cf` is what nginx passed to the running setter.
         pub unsafe fn compile(
-            _cf: *mut ngx_conf_t,
-            _pattern: ngx_str_t,
+            cf: *mut ngx_conf_t,
+            directive: &str,
+            pattern: ngx_str_t,
             _caseless: bool,
-        ) -> Result<Self, RegexFault> {
-            Err(RegexFault::Unsupported)
+        ) -> Result<Self, InvalidRegex> {
+            ngx_conf_log_error!(
+                NGX_LOG_EMERG,
+                cf,
+                "using regex \"{}\" in \"{directive}\" directive requires PCRE library",
+                pattern
+            );
+            Err(InvalidRegex)
         }
 
         /// Never called.

@@ -162,6 +162,14 @@ impl Upstream {
         unsafe { (*self.raw()).buffer.pos = (*self.raw()).buffer.pos.add(len) };
     }
 
+    /// Takes back what `$upstream_bytes_received` counts.
+    pub fn forget_received(self) {
+        // SAFETY: valid by the contract of `new`; the state exists once a peer was chosen.
+        if let Some(state) = unsafe { (*self.raw()).state.as_mut() } {
+            state.bytes_received = 0;
+        }
+    }
+
     /// Sets the status of the answer and its line.
     pub fn set_status(self, status: u16, line: ngx_str_t) {
         // SAFETY: valid by the contract of `new`; the state exists once a peer was chosen.
