@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::support::bare::BareBackend;
 use crate::support::fake::{ABSENT, FullBacklog, socket_dir, without_handoff};
 use crate::support::frame::Frame;
 use crate::support::metrics::{self, LOCATION, ZONE, expect};
@@ -417,6 +418,60 @@ fn upstreams_are_counted_apart() {
     );
     expected.extend(["requests {} tunnel 1", "answers {} 1"].map(|s| s.replace("{}", &tcp)));
     expect(&nginx, &expected.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn upstreams_that_variables_name() {
+    let backend = Backend::echo();
+    let path = backend.address();
+    let nginx = Nginx::builder()
+        .http(ZONE)
+        .http(format!("upstream ws {{ server {path}; }} upstream unused {{ server {path}; }}"))
+        .server(LOCATION)
+        .server(format!(
+            "location /ws {{ ws_handoff $arg_to; }} location /path {{ set $path {path}; ws_handoff $path; }}",
+        ))
+        .start();
+    Client::upgraded(nginx.address(), "/ws?to=ws").echo("hello");
+    Client::upgraded(nginx.address(), "/path").echo("hello");
+    Client::upgraded(nginx.address(), "/path").echo("hello");
+    assert_eq!(
+        Client::connect(nginx.address()).ask(&Handshake::new("/ws?to=no/such")).status(),
+        500
+    );
+    expect(
+        &nginx,
+        &[
+            "requests ws fd 1",
+            "offers ws 1",
+            "answers ws 1",
+            "requests variable fd 2",
+            "offers variable 2",
+            "answers variable 2",
+            "requests variable failed 1",
+            "failures variable local 1",
+        ],
+    );
+    let text = metrics::text(&nginx);
+    assert!(text.contains("upstream=\"unused\""), "{text}");
+}
+
+#[test]
+fn origin_that_is_not_admitted() {
+    let nginx = counting("unix:/nowhere").server("ws_handoff_origin https://example.org;").start();
+    let other = Handshake::new("/ws").with("Origin", "https://example.com");
+    assert_eq!(Client::connect(nginx.address()).ask(&other).status(), 403);
+    expect(&nginx, &["rejected origin 403 1"]);
+    let line = nginx.logged("GET /ws");
+    assert_eq!((line.get("result"), line.get("error")), ("refused", "origin"));
+}
+
+#[test]
+fn bare_backend_is_offered_a_socket_and_answers_nothing() {
+    let backend = BareBackend::echo();
+    let nginx = counting(&backend.address()).server("ws_handoff_protocol bare;").start();
+    drop(Client::upgraded(nginx.address(), "/ws"));
+    expect(&nginx, &["requests ws fd 1", "offers ws 1"]);
 }
 
 #[test]

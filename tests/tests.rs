@@ -5,14 +5,22 @@ mod support;
 
 // The opening handshake, every rule of it, is judged by nginx before a backend hears of it.
 mod handshake;
+// Pages of other sites are refused.
+mod origin;
 // Handed over: frames flow, and nginx has forgotten the client.
 mod handoff;
+// The same for backends that know nothing but to receive a descriptor.
+mod bare;
 // Bytes sent before nginx let go arrive once and in order.
 mod early_data;
 // A backend's refusal reaches the client as it is.
 mod refusal;
 // What the backend sees of a request, and the ways to reach a location.
 mod request;
+// What nginx itself says in the request head.
+mod set_header;
+// Whom to hand over to may depend on the request.
+mod variables;
 // Before the offer: the next peer, else 502 or 504.
 mod peers;
 // A peer that cannot be handed over to is tunnelled to.

@@ -106,6 +106,16 @@ fn fallback_off_answers_501_before_a_backend_is_asked() {
     assert_eq!((line.get("result"), line.get("error")), ("refused", "fallback"));
 }
 
+#[test]
+fn bare_mode_answers_501_before_a_backend_is_asked() {
+    let backend = FakeBackend::echo();
+    let site = Site::new(&backend.address(), "ws_handoff_protocol bare;");
+    assert_eq!(site.run("status", &[]).trim(), "HTTP/1.1 501 Not Implemented");
+    assert_eq!(backend.accepted(), 0);
+    let complaint = "a TLS connection cannot be handed over with \"ws_handoff_protocol bare\"";
+    assert!(site.nginx.error_log().contains(complaint));
+}
+
 /// A backend that is asked for a tunnel, as over TLS, and what it does with it.
 fn tunnel(then: impl Fn(Peer) + Send + Sync + 'static) -> FakeBackend {
     FakeBackend::unix(move |mut peer| {

@@ -159,11 +159,7 @@ fn switching_protocols(
     context: Context,
     answer: &AnswerHead<'_, '_>,
 ) -> Result<(), Unusable> {
-    // nginx's own table of status lines begins with 200.
-    u.set_status(answer.status, ngx_string!("101 Switching Protocols"));
-    u.add_field(r, b"Upgrade", b"websocket")?;
-    u.add_field(r, b"Sec-WebSocket-Accept", &context.accept)?;
-
+    begin_101(r, u, context)?;
     for field in answer.fields {
         let ours = NOT_FROM_BACKEND_101.iter().any(|name| field.name.eq_ignore_ascii_case(name));
         // X-Accel-* would have nginx do something else with a response that is none.
@@ -173,6 +169,15 @@ fn switching_protocols(
         }
     }
     u.consume(answer.len);
+    Ok(())
+}
+
+/// What every 101 says; `Connection` is added by nginx.
+pub fn begin_101(r: Request, u: Upstream, context: Context) -> Result<(), Unusable> {
+    // nginx's own table of status lines begins with 200.
+    u.set_status(101, ngx_string!("101 Switching Protocols"));
+    u.add_field(r, b"Upgrade", b"websocket")?;
+    u.add_field(r, b"Sec-WebSocket-Accept", &context.accept)?;
     Ok(())
 }
 

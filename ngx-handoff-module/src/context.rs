@@ -10,6 +10,7 @@ use nginx_sys::{ngx_chain_t, ngx_http_request_t};
 
 use crate::ledger::Ledger;
 use crate::nginx::{Connection, OutOfMemory, Request};
+use crate::set_header::SetFields;
 
 /// How far a request has come. Who owns the client's socket follows from it: nginx up to and including
 /// [`Phase::Committing`], the backend from [`Phase::Released`] on, and never both.
@@ -17,6 +18,8 @@ use crate::nginx::{Connection, OutOfMemory, Request};
 pub enum Phase {
     /// A backend is being asked, or has answered something that is served like any upstream response.
     Asking,
+    /// Bare mode: the 101 is on its way, and no backend has the socket yet.
+    Promised,
     /// The backend has been sent a duplicate of the socket, which it may not touch yet; the 101 is on its way.
     Offered,
     /// The 101 has left, and the commit is being written.
@@ -25,6 +28,13 @@ pub enum Phase {
     Released,
     /// The hand-over failed after the offer, and the client has been hung up on.
     Aborted,
+}
+
+impl Phase {
+    /// Whether nothing goes on before the client has its 101.
+    pub fn awaits_101(self) -> bool {
+        matches!(self, Self::Promised | Self::Offered)
+    }
 }
 
 /// Whose fault it is that a hand-over failed, where nginx's own verdict does not tell.
@@ -55,6 +65,8 @@ pub struct State {
     pub accept: [u8; 28],
     /// Whether the client's connection is one whose socket can be passed (no TLS).
     pub movable: bool,
+    /// What nginx itself sets in a head, whichever peer it is for.
+    pub set_fields: Cell<SetFields>,
     /// The head for a peer that can take the socket if the client's connection is movable; a chain of one buffer.
     pub head: Cell<*mut ngx_chain_t>,
     /// Whether the head that the present peer was sent offers the socket.
@@ -94,6 +106,7 @@ impl Context {
             client,
             accept,
             movable: !client.is_tls(),
+            set_fields: Cell::new(SetFields { host: None, others: &[] }),
             head: Cell::new(ptr::null_mut()),
             offered: Cell::new(false),
             phase: Cell::new(Phase::Asking),

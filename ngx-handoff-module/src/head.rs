@@ -13,6 +13,7 @@ use nginx_sys::{
 use crate::client;
 use crate::context::Context;
 use crate::nginx::{self, OutOfMemory, Request, Upstream};
+use crate::set_header;
 
 /// Builds the head before any backend is asked, while it can still be the client's fault with no peer involved. On error,
 /// the status for the client.
@@ -21,8 +22,11 @@ use crate::nginx::{self, OutOfMemory, Request, Upstream};
 /// another one to a peer that cannot take it.
 pub fn prepare(r: Request) -> Result<(), ngx_int_t> {
     let internal = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
-    let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return Err(internal) };
-    context.head.set(encode(r, u, context.movable)?.as_ptr());
+    let (Some(u), Some(context), Some(conf)) = (r.upstream(), Context::of(r), r.conf()) else {
+        return Err(internal);
+    };
+    context.set_fields.set(set_header::evaluate(r, conf).map_err(|OutOfMemory| internal)?);
+    context.head.set(encode(r, u, context, context.movable)?.as_ptr());
     Ok(())
 }
 
@@ -58,7 +62,7 @@ pub unsafe extern "C" fn output_filter(data: *mut c_void, input: *mut ngx_chain_
         let offer = context.movable && u.peer_is_unix();
         context.offered.set(offer);
         if offer != context.movable {
-            let Ok(other) = encode(r, u, offer) else {
+            let Ok(other) = encode(r, u, context, offer) else {
                 context.ledger.fail_attempt(Cause::Local);
                 return nginx::ERROR;
             };
@@ -77,20 +81,26 @@ pub unsafe extern "C" fn output_filter(data: *mut c_void, input: *mut ngx_chain_
 }
 
 /// The head as a chain of one buffer; on error, the status for the client.
-fn encode(r: Request, u: Upstream, offer: bool) -> Result<NonNull<ngx_chain_t>, ngx_int_t> {
+fn encode(
+    r: Request,
+    u: Upstream,
+    context: Context,
+    offer: bool,
+) -> Result<NonNull<ngx_chain_t>, ngx_int_t> {
     let internal = |OutOfMemory| NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     let pool = r.pool();
     let target = request_target(r).map_err(internal)?;
-    let address = r.connection().addr_text();
-    let scheme: &[u8] = if r.connection().is_tls() { b"https" } else { b"http" };
-    let set_fields: [(&[u8], &[u8]); 3] =
-        [(b"X-Real-IP", address), (b"X-Forwarded-For", address), (b"X-Forwarded-Proto", scheme)];
+    let set = context.set_fields.get();
+    let host = match set.host {
+        Some(host) => host,
+        None => host(r).map_err(internal)?,
+    };
 
     let head = RequestHead {
         target,
-        host: host(r).map_err(internal)?,
+        host,
         client_fields: r.fields(),
-        set_fields: &set_fields,
+        set_fields: set.others,
         offer_descriptor: offer,
     };
 
@@ -148,7 +158,7 @@ fn escaped_characters(path: &[u8]) -> usize {
 
 /// The host that nginx chose the server by, which is the one of an absolute-form target if there is one, with the port
 /// that stood beside it.
-fn host<'a>(r: Request) -> Result<&'a [u8], OutOfMemory> {
+pub fn host<'a>(r: Request) -> Result<&'a [u8], OutOfMemory> {
     let name = r.server_name();
     let port = match r.after_absolute_host() {
         Some(rest) => leading_port(rest),

@@ -24,6 +24,7 @@ use crate::zone::MainConf;
 mod log;
 
 mod answer;
+mod bare;
 mod client;
 mod conf;
 mod context;
@@ -32,10 +33,13 @@ mod handler;
 mod head;
 mod ledger;
 mod nginx;
+mod origin;
 mod refusal;
 mod release;
+mod set_header;
 mod status;
 mod takeover;
+mod target;
 mod variables;
 mod zone;
 

@@ -88,7 +88,7 @@ pub unsafe extern "C" fn finalize_request(r: *mut ngx_http_request_t, rc: ngx_in
             }
             None
         }
-        Phase::Offered | Phase::Committing => {
+        Phase::Promised | Phase::Offered | Phase::Committing => {
             abort(context);
             let verdict = [NGX_HTTP_BAD_GATEWAY, NGX_HTTP_GATEWAY_TIME_OUT].map(|s| s as ngx_int_t);
             let blamed = match context.fault.get() {
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn finalize_request(r: *mut ngx_http_request_t, rc: ngx_in
     context.ledger.close(r, rc, cause);
 }
 
-/// Ends a client whose socket was offered and not committed. The backend holds a duplicate that it may not touch: close(2)
+/// Ends a client whose socket was offered and not committed, or promised and not sent. The backend may hold a duplicate that it may not touch: close(2)
 /// would leave the client connected to nobody, and its registration with epoll to whoever gets the slot next.
 fn abort(context: Context) {
     let client = context.client;
@@ -123,7 +123,7 @@ unsafe extern "C" fn at_end(data: *mut c_void) {
     let Some(context) = (unsafe { Context::from_data(data) }) else { return };
     match context.phase.get() {
         Phase::Asking => {}
-        Phase::Offered | Phase::Committing => abort(context),
+        Phase::Promised | Phase::Offered | Phase::Committing => abort(context),
         // A post_action or a lingering close has registered the descriptor again. What it refers to is not closed with
         // it, so that the event loop would keep it for ever.
         Phase::Released | Phase::Aborted => context.client.stop_watching(),

@@ -3,6 +3,7 @@
 //! tested.
 
 pub mod backend;
+pub mod bare;
 pub mod client;
 pub mod fake;
 pub mod frame;
