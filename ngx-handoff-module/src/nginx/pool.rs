@@ -4,8 +4,8 @@ use core::ptr::{self, NonNull};
 use core::slice;
 
 use nginx_sys::{
-    NGX_ALIGNMENT, ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_palloc, ngx_pcalloc,
-    ngx_pnalloc, ngx_pool_t, ngx_str_t,
+    ngx_alloc_chain_link, ngx_buf_t, ngx_chain_t, ngx_palloc, ngx_pcalloc, ngx_pnalloc, ngx_pool_t,
+    ngx_str_t,
 };
 
 use super::OutOfMemory;
@@ -44,6 +44,28 @@ impl Pool {
         })
     }
 
+    /// `len` copies of `value`.
+    pub fn slice<'p, T: Copy>(self, len: usize, value: T) -> Result<&'p mut [T], OutOfMemory> {
+        const { assert!(align_of::<T>() <= align_of::<usize>(), "more than a pool aligns") };
+        if len == 0 {
+            return Ok(&mut []);
+        }
+        let size = size_of::<T>().checked_mul(len).ok_or(OutOfMemory)?;
+        // SAFETY: the pool is valid by the contract of `new`.
+        let data = unsafe { ngx_palloc(self.as_ptr(), size) }.cast::<T>();
+        if data.is_null() {
+            return Err(OutOfMemory);
+        }
+        // SAFETY: fresh memory for `len` aligned values, each initialized before a reference to them exists; `Copy`
+        // values need no drop.
+        Ok(unsafe {
+            for i in 0..len {
+                data.add(i).write(value);
+            }
+            slice::from_raw_parts_mut(data, len)
+        })
+    }
+
     /// A copy of `bytes` with a NUL behind it, as nginx keeps header names and values.
     pub fn copy(self, bytes: &[u8]) -> Result<ngx_str_t, OutOfMemory> {
         let copy = self.bytes(bytes.len() + 1)?;
@@ -76,25 +98,6 @@ impl Pool {
         // SAFETY: fresh memory of the right size and alignment.
         unsafe { place.write(value) };
         Ok(place)
-    }
-
-    /// `len` copies of `value`.
-    pub fn slice<'p, T: Copy>(self, len: usize, value: T) -> Result<&'p mut [T], OutOfMemory> {
-        const { assert!(align_of::<T>() <= NGX_ALIGNMENT) };
-        if len == 0 {
-            return Ok(&mut []);
-        }
-        let size = len.checked_mul(size_of::<T>()).ok_or(OutOfMemory)?;
-        // SAFETY: the pool is valid by the contract of `new`.
-        let data = unsafe { ngx_palloc(self.as_ptr(), size) }.cast::<T>();
-        if data.is_null() {
-            return Err(OutOfMemory);
-        }
-        // SAFETY: fresh memory for `len` of them, initialized before a reference to it exists.
-        Ok(unsafe {
-            (0..len).for_each(|at| data.add(at).write(value));
-            slice::from_raw_parts_mut(data, len)
-        })
     }
 
     /// A chain of one in-memory buffer over `bytes`, which live in the pool.
