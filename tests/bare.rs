@@ -192,6 +192,25 @@ fn client_that_resets_is_no_ones_fault() {
     client.expect_frame(TEXT, b"fine");
 }
 
+#[test]
+fn two_thousand_leave_nothing_behind() {
+    let backend = BareBackend::echo();
+    let nginx = site(&backend.address(), "access_log off;").quiet().start();
+    Client::upgraded(nginx.address(), "/ws").echo("warm");
+    nginx.wait_inactive();
+    let held = proc::descriptors(nginx.worker());
+    let registered = proc::registrations(nginx.worker());
+    for round in 0..2_000 {
+        let mut client = Client::upgraded(nginx.address(), "/ws");
+        if round % 2 == 0 {
+            client.echo("once");
+        }
+    }
+    nginx.wait_inactive();
+    assert_eq!(proc::descriptors(nginx.worker()).len(), held.len());
+    assert_eq!(proc::registrations(nginx.worker()), registered);
+}
+
 fn site(address: &str, directives: &str) -> Builder {
     Nginx::builder().server(format!(
         "location /ws {{ ws_handoff {address}; ws_handoff_protocol bare; {directives} }}"

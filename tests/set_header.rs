@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, FakeBackend, Handshake, Head, Nginx, frame};
+use crate::support::{Client, FakeBackend, Handshake, Head, Nginx};
 
 #[test]
 fn values_may_hold_variables() {
@@ -164,11 +164,7 @@ fn variables_are_evaluated_once_for_all_peers() {
 
 /// The head that a backend sees of `request` at a location with `directives`.
 fn seen(directives: &str, server: &str, request: &Handshake) -> Head {
-    let backend = FakeBackend::unix(|mut peer| {
-        peer.read_head();
-        let mut taken = peer.take_over();
-        frame::echo(&mut taken.stream, &taken.early_data);
-    });
+    let backend = FakeBackend::echo();
     let nginx = Nginx::start(format!(
         "{server} location /ws {{ ws_handoff {}; {directives} }}",
         backend.address()

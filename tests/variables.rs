@@ -1,5 +1,8 @@
 //! Variables in `ws_handoff`: whom to hand over to may depend on the request, as with `proxy_pass`.
 
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+
 use crate::support::{Client, FakeBackend, Handshake, Nginx, fake};
 
 #[test]
@@ -53,6 +56,60 @@ fn tcp_address_is_tunnelled_to() {
     let mut client = Client::connect(nginx.address());
     client.upgrade(&format!("/ws?to={}", backend.address()));
     client.echo("through nginx");
+}
+
+#[test]
+fn host_name_is_resolved() {
+    let backend = FakeBackend::tcp(fake::without_handoff);
+    let address = backend.address();
+    let port = address.rsplit(':').next().expect("a port");
+    let resolver = dns_server();
+    let nginx = Nginx::builder()
+        .http(format!("resolver {resolver} ipv6=off;"))
+        .server(format!("location /ws {{ ws_handoff $arg_host:{port}; }}"))
+        .start();
+    let mut client = Client::connect(nginx.address());
+    client.upgrade("/ws?host=chat.example");
+    client.echo("resolved");
+    drop(client);
+    let absent = Handshake::new("/ws?host=absent.example");
+    assert_eq!(Client::connect(nginx.address()).ask(&absent).status(), 502);
+    assert!(nginx.error_log().contains("absent.example could not be resolved (3: Host not found)"));
+
+    // A client that leaves while the name is being resolved.
+    let mut client = Client::connect(nginx.address());
+    client.send(&Handshake::new("/ws?host=silent.example").bytes());
+    nginx.wait_read(&client);
+    drop(client);
+    nginx.wait_inactive();
+    assert_eq!(nginx.logged("silent.example").get("status"), "499");
+}
+
+/// A name server for which every name is 127.0.0.1, but that "absent" does not exist, and that it is silent about "silent".
+fn dns_server() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let address = socket.local_addr().expect("an address");
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((len, client)) = socket.recv_from(&mut query) {
+            let query = &query[..len];
+            let asks = |name: &[u8]| query.windows(name.len()).any(|window| window == name);
+            if asks(b"silent") {
+                continue;
+            }
+            let mut answer = query.to_vec();
+            let found = !asks(b"absent");
+            // A response with recursion; NXDOMAIN is 3. One answer.
+            answer[2..4].copy_from_slice(&[0x81, if found { 0x80 } else { 0x83 }]);
+            answer[7] = u8::from(found);
+            if found {
+                // The question's name, an address of the Internet, for a minute, in four bytes.
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+            }
+            socket.send_to(&answer, client).expect("answer nginx");
+        }
+    });
+    address
 }
 
 #[test]
