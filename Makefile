@@ -27,6 +27,7 @@ CARGO_FLAGS := --release --locked --workspace
 
 # Of the Python environment, complete.
 VENV := build/venv/installed
+PROMTOOL := build/promtool/promtool
 
 .PHONY: help
 help: ## List the targets
@@ -54,7 +55,7 @@ module: ## Build the module for another nginx: NGINX=debian, or NGINX=DIR with i
 .PHONY: test
 test: ## Check format and lints, then run every test; with NGINX= the end-to-end tests, against that nginx
 	@scripts/deps.sh build test
-	@$(MAKE) --no-print-directory build $(VENV)
+	@$(MAKE) --no-print-directory build $(VENV) $(PROMTOOL)
 ifeq ($(NGINX),)
 	@$(MAKE) --no-print-directory lint
 	@scripts/test.sh $(CARGO_FLAGS)
@@ -118,3 +119,8 @@ build/venv-tests/installed: tests/requirements.txt
 	@python3 -m venv build/venv-tests
 	@build/venv-tests/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+# Prometheus's checker of metrics, for the tests of the status page; without the service that its package starts.
+$(PROMTOOL): scripts/promtool.sh
+	@scripts/promtool.sh $@
+	@touch --no-dereference $@

@@ -9,15 +9,23 @@ fn right_ones_are_accepted() {
         "location /ws { ws_handoff unix:/run/ws.sock; }",
         "location /ws { ws_handoff 127.0.0.1:8080; }",
         "location /ws { ws_handoff backends; }",
+        "location /ws { ws_handoff $arg_backend; }",
+        "location /ws { ws_handoff unix:/run/$arg_room.sock; }",
+        "location ~ ^/(?<room>[a-z]+)$ { ws_handoff unix:/run/$room.sock; if ($arg_a) { set $b 1; } }",
+        "location /ws { ws_handoff backends; ws_handoff_set_header Host $host; \
+         ws_handoff_set_header X-Forwarded-For $proxy_add_x_forwarded_for; \
+         ws_handoff_set_header Cookie ''; }",
+        "ws_handoff_origin any; location /ws { ws_handoff backends; ws_handoff_origin none null \
+             same-origin https://example.org http://[::1]:8080 *.example.org ~^https://a '~*b{2}'; }",
         "location /ws { if ($arg_a) { ws_handoff unix:/a; } ws_handoff unix:/b; }",
         "location /ws { limit_except POST { ws_handoff unix:/a; } }",
         "ws_handoff_connect_timeout 1s; ws_handoff_send_timeout 2s; ws_handoff_read_timeout 3s; \
          ws_handoff_buffer_size 8k; ws_handoff_next_upstream error http_403 http_503; \
          ws_handoff_next_upstream_tries 2; ws_handoff_next_upstream_timeout 5s; \
          ws_handoff_intercept_errors on; ws_handoff_hide_header X-A; ws_handoff_hide_header X-B; \
-         ws_handoff_pass_header Server; ws_handoff_fallback off; \
+         ws_handoff_pass_header Server; ws_handoff_fallback off; ws_handoff_protocol bare; \
          location /ws { ws_handoff backends; ws_handoff_hide_header X-C; \
-             ws_handoff_next_upstream off; ws_handoff_fallback tunnel; }",
+             ws_handoff_next_upstream off; ws_handoff_fallback tunnel; ws_handoff_protocol http; }",
     ] {
         let upstream = "upstream backends { server unix:/a; server 127.0.0.1:1 backup; }";
         let (accepted, messages) = Nginx::builder().http(upstream).server(server).check();
@@ -37,6 +45,11 @@ fn number_of_arguments() {
 fn duplicate() {
     refused_at(
         "location /ws {\nws_handoff unix:/a;\nws_handoff unix:/b;\n}",
+        "ws_handoff unix:/b;",
+        "\"ws_handoff\" directive is duplicate",
+    );
+    refused_at(
+        "location /ws {\nws_handoff $arg_a;\nws_handoff unix:/b;\n}",
         "ws_handoff unix:/b;",
         "\"ws_handoff\" directive is duplicate",
     );
@@ -68,9 +81,15 @@ fn addresses() {
         "a \"unix:\" path or the name of an upstream is expected, without a scheme, in \
          \"ws_handoff http://unix:/run/ws.sock\"",
     );
+    refused("ws_handoff unix:/run/$;", "invalid variable name");
     refused(
-        "ws_handoff unix:/run/$arg_room;",
-        "variables are not supported in \"ws_handoff unix:/run/$arg_room\"",
+        "ws_handoff unix:/run/$arg_room:/chat;",
+        "a URI is not allowed after the path of the socket in \"ws_handoff unix:/run/$arg_room:/chat\"",
+    );
+    refused(
+        "ws_handoff http://$arg_room;",
+        "a \"unix:\" path or the name of an upstream is expected, without a scheme, in \
+         \"ws_handoff http://$arg_room\"",
     );
     refused("ws_handoff 127.0.0.1:0;", "invalid port in upstream \"127.0.0.1:0\"");
 }
@@ -88,6 +107,7 @@ fn values_of_the_companions() {
     refused("ws_handoff_buffer_size big;", "\"ws_handoff_buffer_size\" directive invalid value");
     refused("ws_handoff_next_upstream sometimes;", "invalid value \"sometimes\"");
     refused("ws_handoff_fallback maybe;", "invalid value \"maybe\"");
+    refused("ws_handoff_protocol fcgi;", "invalid value \"fcgi\"");
     refused(
         "ws_handoff_intercept_errors yes;",
         "invalid value \"yes\" in \"ws_handoff_intercept_errors\" directive, it must be \"on\" or \
@@ -98,6 +118,79 @@ fn values_of_the_companions() {
         "\"ws_handoff_connect_timeout\" directive is duplicate",
     );
     refused("ws_handoff_conect_timeout 1s;", "unknown directive \"ws_handoff_conect_timeout\"");
+}
+
+#[test]
+fn set_header() {
+    let complaint = |what: &str| format!("{what} in \"ws_handoff_set_header\" directive");
+    for name in ["Upgrade", "connection", "Handoff", "Content-Length", "transfer_encoding"] {
+        for value in ["x", "''"] {
+            refused(
+                &format!("ws_handoff_set_header {name} {value};"),
+                &complaint(&format!(
+                    "\"{name}\" is written by the handoff itself and cannot be set"
+                )),
+            );
+        }
+    }
+    for (name, shown) in [("X:Y", "X:Y"), ("'X Y'", "X Y"), ("''", ""), ("Xä", "X\\xc3\\xa4")] {
+        refused(
+            &format!("ws_handoff_set_header {name} x;"),
+            &complaint(&format!("\"{shown}\" is not a valid field name")),
+        );
+    }
+    for name in ["X-A", "Host"] {
+        refused(
+            &format!("ws_handoff_set_header {name} 'a\\r\\nX-B: c';"),
+            &complaint(&format!("the value of \"{name}\" contains a control character")),
+        );
+    }
+    refused("ws_handoff_set_header X-A $;", "invalid variable name");
+    refused(
+        "ws_handoff_set_header X-A;",
+        "invalid number of arguments in \"ws_handoff_set_header\" directive",
+    );
+    refused_at(
+        "ws_handoff_set_header Host a;\nws_handoff_set_header host b;\n",
+        "ws_handoff_set_header host b;",
+        &complaint("\"Host\" is set twice"),
+    );
+}
+
+#[test]
+fn origins() {
+    for (origin, problem) in [
+        ("https://example.org/", "a path is not part of an origin"),
+        ("https://a@example.org", "a user is not part of an origin"),
+        ("example.org.", "invalid host"),
+        ("ht!tp://example.org", "invalid scheme"),
+        ("example.org:99999", "invalid port"),
+        (
+            "*example.org",
+            "a wildcard can only stand for the first labels of a name, as in \"*.example.org\"",
+        ),
+        ("~", "empty regular expression"),
+    ] {
+        refused(
+            &format!("ws_handoff_origin none {origin};"),
+            &format!("invalid value \"{origin}\" in \"ws_handoff_origin\" directive, {problem}"),
+        );
+    }
+    refused(
+        "ws_handoff_origin '~(';",
+        "pcre2_compile() failed: missing closing parenthesis in \"(\" in \"ws_handoff_origin\" \
+         directive",
+    );
+    refused(
+        "ws_handoff_origin any none;",
+        "\"any\" must be the only parameter of \"ws_handoff_origin\" directive",
+    );
+    refused("ws_handoff_origin;", "invalid number of arguments in \"ws_handoff_origin\" directive");
+    refused_at(
+        "ws_handoff_origin none;\nws_handoff_origin null;\n",
+        "ws_handoff_origin null;",
+        "\"ws_handoff_origin\" directive is duplicate",
+    );
 }
 
 /// `directive` in a location of its own line is refused at that line with exactly this complaint.

@@ -5,14 +5,22 @@ mod support;
 
 // The opening handshake, every rule of it, is judged by nginx before a backend hears of it.
 mod handshake;
+// Pages of other sites are refused.
+mod origin;
 // Handed over: frames flow, and nginx has forgotten the client.
 mod handoff;
+// The same for backends that know nothing but to receive a descriptor.
+mod bare;
 // Bytes sent before nginx let go arrive once and in order.
 mod early_data;
 // A backend's refusal reaches the client as it is.
 mod refusal;
 // What the backend sees of a request, and the ways to reach a location.
 mod request;
+// What nginx itself says in the request head.
+mod set_header;
+// Whom to hand over to may depend on the request.
+mod variables;
 // Before the offer: the next peer, else 502 or 504.
 mod peers;
 // An upstream with `keepalive`: one connection to a backend carries one client after the other.
@@ -33,5 +41,10 @@ mod registration;
 mod reload;
 // wss, through the tunnel.
 mod tls;
+// Everything that can become of a request is counted once, in memory that outlives reloads, and shown.
+mod counters;
+mod status;
+// The access log tells how a hand-over ended, and why it failed.
+mod variables_log;
 // Wrong configurations are refused at their line.
 mod config;

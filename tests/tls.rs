@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::mpsc;
 
 use crate::support::frame::{self, BINARY, Frame};
+use crate::support::metrics::{self, LOCATION, ZONE};
 use crate::support::{
     Backend, FakeBackend, ManualBackend, Nginx, PATIENCE, Peer, net, proc, python,
 };
@@ -100,6 +101,19 @@ fn fallback_off_answers_501_before_a_backend_is_asked() {
     let site = Site::new(&backend.address(), "ws_handoff_fallback off;");
     assert_eq!(site.run("status", &[]).trim(), "HTTP/1.1 501 Not Implemented");
     assert_eq!(backend.accepted(), 0);
+    metrics::expect(&site.nginx, &["rejected fallback 501 1"]);
+    let line = site.nginx.logged("GET /ws");
+    assert_eq!((line.get("result"), line.get("error")), ("refused", "fallback"));
+}
+
+#[test]
+fn bare_mode_answers_501_before_a_backend_is_asked() {
+    let backend = FakeBackend::echo();
+    let site = Site::new(&backend.address(), "ws_handoff_protocol bare;");
+    assert_eq!(site.run("status", &[]).trim(), "HTTP/1.1 501 Not Implemented");
+    assert_eq!(backend.accepted(), 0);
+    let complaint = "a TLS connection cannot be handed over with \"ws_handoff_protocol bare\"";
+    assert!(site.nginx.error_log().contains(complaint));
 }
 
 /// A backend that is asked for a tunnel, as over TLS, and what it does with it.
@@ -124,11 +138,14 @@ impl Site {
 
     fn with(address: &str, directives: &str, listen: &str, server: &str) -> Site {
         let port = net::free_port();
-        let builder = Nginx::builder().file("blob", vec![b'b'; 1 << 16]).http(format!(
-            "server {{ listen 127.0.0.1:{port} ssl {listen}; ssl_certificate cert.pem; \
+        let builder =
+            Nginx::builder().http(ZONE).server(LOCATION).file("blob", vec![b'b'; 1 << 16]).http(
+                format!(
+                    "server {{ listen 127.0.0.1:{port} ssl {listen}; ssl_certificate cert.pem; \
              ssl_certificate_key key.pem; {server} \
              location /ws {{ {directives} ws_handoff {address}; }} }}"
-        ));
+                ),
+            );
         let made = Command::new("openssl")
             .current_dir(builder.dir())
             .args("req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem".split(' '))

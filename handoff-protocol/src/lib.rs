@@ -7,6 +7,7 @@
 //! | step | nginx's side | backend's side |
 //! | --- | --- | --- |
 //! | the client's opening handshake | [`validate`] | – |
+//! | which sites may ask | [`OriginRule`] | – |
 //! | request head | [`RequestHead`] | [`parse_request`] |
 //! | answer head | [`parse_answer`] | [`encode_answer`] |
 //! | body of a refusal | [`ChunkedDecoder`] | – |
@@ -18,13 +19,16 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod answer;
 mod chunked;
 pub mod commit;
 mod field;
 mod handshake;
+mod origin;
 mod request;
 
+pub use address::{AddressError, check_address};
 pub use answer::{AnswerError, AnswerHead, AnswerKind, encode_answer, parse_answer};
 pub use chunked::{ChunkedDecoder, ChunkedError, Decoded};
 pub use commit::{
@@ -32,6 +36,8 @@ pub use commit::{
 };
 pub use field::{FieldName, has_token, same_field_name, tokens};
 pub use handshake::{HandshakeError, OpeningHandshake, RequestLine, accept_key, validate};
+pub use origin::{OriginPattern, OriginRule, OriginRuleError, RegexSource, SentOrigin};
 pub use request::{
-    Request, RequestHead, RequestHeadError, RequestParseError, is_reserved_field, parse_request,
+    Request, RequestHead, RequestHeadError, RequestParseError, check_set_field, check_value,
+    is_reserved_field, parse_request,
 };

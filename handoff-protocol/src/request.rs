@@ -65,9 +65,7 @@ where
         sink.put(b"GET ")?;
         put_target(sink, self.target)?;
         sink.put(b" HTTP/1.1\r\n")?;
-        if !is_valid_value(self.host) {
-            return Err(RequestHeadError::Value(FieldName::new(b"Host")));
-        }
+        check_value(b"Host", self.host)?;
         put_field(sink, b"Host", self.host)?;
         put_field(sink, b"Upgrade", b"websocket")?;
         put_field(sink, b"Connection", b"Upgrade")?;
@@ -138,6 +136,31 @@ pub fn is_reserved_field(name: &[u8]) -> bool {
     const RESERVED: [&str; 6] =
         ["Host", "Upgrade", "Connection", HANDOFF, "Content-Length", "Transfer-Encoding"];
     RESERVED.iter().any(|reserved| same_field_name(reserved.as_bytes(), name))
+}
+
+/// Whether a field could be among the `set_fields` of a [`RequestHead`]; of its value, what a configuration tells.
+///
+/// # Errors
+///
+/// [`RequestHeadError::Reserved`], [`RequestHeadError::Name`] or [`RequestHeadError::Value`].
+pub fn check_set_field(name: &[u8], value: &[u8]) -> Result<(), RequestHeadError> {
+    if is_reserved_field(name) {
+        return Err(RequestHeadError::Reserved(FieldName::new(name)));
+    }
+    if !is_valid_name(name) {
+        return Err(RequestHeadError::Name(FieldName::new(name)));
+    }
+    check_value(name, value)
+}
+
+/// Whether `value` can be that of a field at all. Apart from [`check_set_field`] for `Host`, which is reserved among the
+/// `set_fields` but has a place of its own in a [`RequestHead`].
+///
+/// # Errors
+///
+/// [`RequestHeadError::Value`].
+pub fn check_value(name: &[u8], value: &[u8]) -> Result<(), RequestHeadError> {
+    if is_valid_value(value) { Ok(()) } else { Err(RequestHeadError::Value(FieldName::new(name))) }
 }
 
 /// A request head as the backend reads it.
@@ -324,15 +347,7 @@ fn put_set_field(sink: &mut impl Sink, name: &[u8], value: &[u8]) -> Result<(), 
     if value.is_empty() {
         return Ok(());
     }
-    if is_reserved_field(name) {
-        return Err(RequestHeadError::Reserved(FieldName::new(name)));
-    }
-    if !is_valid_name(name) {
-        return Err(RequestHeadError::Name(FieldName::new(name)));
-    }
-    if !is_valid_value(value) {
-        return Err(RequestHeadError::Value(FieldName::new(name)));
-    }
+    check_set_field(name, value)?;
     put_field(sink, name, value)
 }
 

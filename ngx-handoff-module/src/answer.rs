@@ -1,5 +1,6 @@
 //! The backend's answer: parsed, turned into what nginx's upstream code expects, and decided upon.
 
+use handoff_metrics::Cause;
 use handoff_protocol::{AnswerHead, AnswerKind, parse_answer};
 use nginx_sys::{NGX_LOG_ERR, ngx_http_request_t, ngx_int_t, ngx_msec_t, ngx_str_t};
 use ngx::ngx_string;
@@ -30,25 +31,25 @@ const NOT_FROM_BACKEND_101: [&str; 10] = [
     "Status",
 ];
 
-/// Why an answer leads nowhere.
+/// Why an answer leads nowhere, and as what that is counted.
 pub enum Unusable {
     /// Memory ran out, or nginx failed: the client gets a 500.
-    Internal,
+    Internal(Cause),
     /// The peer is to blame, or could not be used: the next one is tried, else the client gets a 502.
-    Peer,
+    Peer(Cause),
 }
 
 impl From<OutOfMemory> for Unusable {
     fn from(_: OutOfMemory) -> Self {
-        Self::Internal
+        Self::Internal(Cause::Local)
     }
 }
 
 impl From<FieldError> for Unusable {
     fn from(error: FieldError) -> Self {
         match error {
-            FieldError::OutOfMemory => Self::Internal,
-            FieldError::Invalid => Self::Peer,
+            FieldError::OutOfMemory => Self::Internal(Cause::Local),
+            FieldError::Invalid => Self::Peer(Cause::Answer),
         }
     }
 }
@@ -65,21 +66,26 @@ pub unsafe extern "C" fn process_header(r: *mut ngx_http_request_t) -> ngx_int_t
         Ok(None) => return nginx::AGAIN,
         Err(error) => {
             log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream sent an invalid answer: {error}");
+            context.ledger.fail_attempt(Cause::Answer);
             return nginx::INVALID_HEADER;
         }
     };
     log_debug!(r.log(), "ws_handoff answer: {} {:?}", answer.status, answer.kind);
 
+    context.ledger.answered();
+
     let used = match answer.kind {
         AnswerKind::Handoff => hand_over(r, u, context, &answer),
         AnswerKind::Tunnel => tunnel(r, u, context, &answer),
-        AnswerKind::Refusal => refuse(r, u, &answer),
+        AnswerKind::Refusal => refuse(r, u, context, &answer),
     };
-    match used {
-        Ok(()) => nginx::OK,
-        Err(Unusable::Internal) => nginx::ERROR,
-        Err(Unusable::Peer) => nginx::INVALID_HEADER,
-    }
+    let (verdict, cause) = match used {
+        Ok(()) => return nginx::OK,
+        Err(Unusable::Internal(cause)) => (nginx::ERROR, cause),
+        Err(Unusable::Peer(cause)) => (nginx::INVALID_HEADER, cause),
+    };
+    context.ledger.fail_attempt(cause);
+    verdict
 }
 
 fn hand_over(
@@ -90,12 +96,12 @@ fn hand_over(
 ) -> Result<(), Unusable> {
     if !context.offered.get() {
         log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream wants a socket that it was not offered");
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Answer));
     }
     if !u.request_sent() {
         // The offer would end up inside of the head.
         log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream answered before it had read the request");
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Answer));
     }
     // All that can fail on this side comes before the offer.
     switching_protocols(r, u, context, answer)?;
@@ -106,7 +112,7 @@ fn hand_over(
             0,
             "upstream sent data after the answer that takes the socket"
         );
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Answer));
     }
     context.keepalive.set(answer.keepalive);
     takeover::offer(r, u, context)
@@ -125,11 +131,11 @@ fn tunnel(
             0,
             "upstream does not take the socket and \"ws_handoff_fallback\" is off"
         );
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Answer));
     }
     switching_protocols(r, u, context, answer)?;
     if r.connection().prepare_for_small_writes().is_err() {
-        return Err(Unusable::Internal);
+        return Err(Unusable::Internal(Cause::Client));
     }
     // A client that could have been handed over has not been waited for (`client::wait_for_room`).
     if !r.connection().has_room() {
@@ -139,10 +145,11 @@ fn tunnel(
             0,
             "the client does not read, and upstream does not take its socket: nginx cannot wait with a tunnel"
         );
-        return Err(Unusable::Internal);
+        return Err(Unusable::Internal(Cause::Client));
     }
     r.lift_rate_limit();
     u.tunnel(r, TUNNEL_IDLE)?;
+    context.ledger.tunnelled();
     Ok(())
 }
 
@@ -153,11 +160,7 @@ fn switching_protocols(
     context: Context,
     answer: &AnswerHead<'_, '_>,
 ) -> Result<(), Unusable> {
-    // nginx's own table of status lines begins with 200.
-    u.set_status(answer.status, ngx_string!("101 Switching Protocols"));
-    u.add_field(r, b"Upgrade", b"websocket")?;
-    u.add_field(r, b"Sec-WebSocket-Accept", &context.accept)?;
-
+    begin_101(r, u, context)?;
     for field in answer.fields {
         let ours = NOT_FROM_BACKEND_101.iter().any(|name| field.name.eq_ignore_ascii_case(name));
         // X-Accel-* would have nginx do something else with a response that is none.
@@ -170,7 +173,21 @@ fn switching_protocols(
     Ok(())
 }
 
-fn refuse(r: Request, u: Upstream, answer: &AnswerHead<'_, '_>) -> Result<(), Unusable> {
+/// What every 101 says; `Connection` is added by nginx.
+pub fn begin_101(r: Request, u: Upstream, context: Context) -> Result<(), Unusable> {
+    // nginx's own table of status lines begins with 200.
+    u.set_status(101, ngx_string!("101 Switching Protocols"));
+    u.add_field(r, b"Upgrade", b"websocket")?;
+    u.add_field(r, b"Sec-WebSocket-Accept", &context.accept)?;
+    Ok(())
+}
+
+fn refuse(
+    r: Request,
+    u: Upstream,
+    context: Context,
+    answer: &AnswerHead<'_, '_>,
+) -> Result<(), Unusable> {
     u.set_status(answer.status, status_line(r, answer)?);
     for field in answer.fields.iter().filter(|f| !f.name.eq_ignore_ascii_case("handoff")) {
         u.add_field(r, field.name.as_bytes(), field.value)?;
@@ -182,6 +199,7 @@ fn refuse(r: Request, u: Upstream, answer: &AnswerHead<'_, '_>) -> Result<(), Un
     }
     r.disable_keepalive_after_frames();
     r.lift_rate_limit();
+    context.ledger.refused(answer.status);
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! A client that closes its side while a backend is being asked, or has no room for an answer.
 
+use handoff_metrics::Cause;
 use nginx_sys::{
     NGX_HTTP_REQUEST_TIME_OUT, NGX_LOG_INFO, ngx_http_finalize_request, ngx_http_request_t,
     ngx_int_t,
@@ -76,6 +77,9 @@ unsafe extern "C" fn room(r: *mut ngx_http_request_t) {
 
 fn time_out(r: Request) {
     r.connection().set_timed_out();
+    if let Some(context) = Context::of(r) {
+        context.ledger.fail_request(Cause::Client);
+    }
     // SAFETY: releases the reference that was taken for the upstream, which has not been started.
     unsafe { ngx_http_finalize_request(r.raw(), NGX_HTTP_REQUEST_TIME_OUT as ngx_int_t) };
 }

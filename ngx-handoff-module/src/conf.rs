@@ -6,38 +6,59 @@ use core::mem::{MaybeUninit, offset_of};
 use core::ptr;
 
 use nginx_sys::{
-    NGX_CONF_1MORE, NGX_CONF_BITMASK_SET, NGX_CONF_FLAG, NGX_CONF_TAKE1, NGX_HTTP_LIF_CONF,
-    NGX_HTTP_LMT_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_SRV_CONF, NGX_HTTP_UPSTREAM_FT_ERROR, NGX_HTTP_UPSTREAM_FT_HTTP_403,
-    NGX_HTTP_UPSTREAM_FT_HTTP_404, NGX_HTTP_UPSTREAM_FT_HTTP_429, NGX_HTTP_UPSTREAM_FT_HTTP_500,
-    NGX_HTTP_UPSTREAM_FT_HTTP_502, NGX_HTTP_UPSTREAM_FT_HTTP_503, NGX_HTTP_UPSTREAM_FT_HTTP_504,
-    NGX_HTTP_UPSTREAM_FT_INVALID_HEADER, NGX_HTTP_UPSTREAM_FT_OFF, NGX_HTTP_UPSTREAM_FT_TIMEOUT,
-    NGX_LOG_EMERG, ngx_cacheline_size, ngx_command_t, ngx_conf_bitmask_t, ngx_conf_enum_t,
-    ngx_conf_set_bitmask_slot, ngx_conf_set_enum_slot, ngx_conf_set_flag_slot,
+    NGX_CONF_1MORE, NGX_CONF_BITMASK_SET, NGX_CONF_FLAG, NGX_CONF_TAKE1, NGX_CONF_TAKE2,
+    NGX_HTTP_LIF_CONF, NGX_HTTP_LMT_CONF, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_SRV_CONF, NGX_HTTP_UPSTREAM_FT_ERROR,
+    NGX_HTTP_UPSTREAM_FT_HTTP_403, NGX_HTTP_UPSTREAM_FT_HTTP_404, NGX_HTTP_UPSTREAM_FT_HTTP_429,
+    NGX_HTTP_UPSTREAM_FT_HTTP_500, NGX_HTTP_UPSTREAM_FT_HTTP_502, NGX_HTTP_UPSTREAM_FT_HTTP_503,
+    NGX_HTTP_UPSTREAM_FT_HTTP_504, NGX_HTTP_UPSTREAM_FT_INVALID_HEADER, NGX_HTTP_UPSTREAM_FT_OFF,
+    NGX_HTTP_UPSTREAM_FT_TIMEOUT, ngx_cacheline_size, ngx_command_t, ngx_conf_bitmask_t,
+    ngx_conf_enum_t, ngx_conf_set_bitmask_slot, ngx_conf_set_enum_slot, ngx_conf_set_flag_slot,
     ngx_conf_set_msec_slot, ngx_conf_set_num_slot, ngx_conf_set_size_slot,
     ngx_conf_set_str_array_slot, ngx_conf_t, ngx_flag_t, ngx_hash_init_t, ngx_http_core_loc_conf_t,
-    ngx_http_upstream_add, ngx_http_upstream_conf_t, ngx_http_upstream_hide_headers_hash,
-    ngx_msec_t, ngx_pagesize, ngx_str_t, ngx_uint_t, ngx_url_t,
+    ngx_http_upstream_conf_t, ngx_http_upstream_hide_headers_hash, ngx_msec_t, ngx_pagesize,
+    ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule};
-use ngx::{ngx_conf_log_error, ngx_string};
+use ngx::ngx_string;
 
-use crate::handler;
+use crate::nginx::{ComplexValue, List, OutOfMemory};
+use crate::set_header::{self, SetHeader};
+use crate::status::{self, StatusConf};
+use crate::zone::{self, Tally};
+use crate::{handler, origin, target};
 
 /// What `ws_handoff` and its companions set for a location.
 #[repr(C)]
 pub struct LocationConf {
     /// nginx's own upstream configuration: peers, timeouts, next_upstream, hidden headers.
     pub upstream: ngx_http_upstream_conf_t,
+    /// The address in `ws_handoff` if it has variables; else `upstream.upstream` tells.
+    pub target: Option<ComplexValue>,
     /// `ws_handoff_fallback`: [`FALLBACK_TUNNEL`] or [`FALLBACK_OFF`].
     pub fallback: ngx_uint_t,
+    /// `ws_handoff_set_header`: those of this level, or all of the one above if it has none.
+    pub set_headers: List<SetHeader>,
+    /// `ws_handoff_origin`; nothing admits all.
+    pub origins: List<origin::Rule>,
+    /// `ws_handoff_protocol`: [`PROTOCOL_HTTP`] or [`PROTOCOL_BARE`].
+    pub protocol: ngx_uint_t,
+    /// Where its requests are counted; null if nowhere, or if a variable names the upstream.
+    pub tally: *const Tally,
+    /// `ws_handoff_status`.
+    pub status: StatusConf,
 }
 
 /// A connection whose socket cannot be passed is tunnelled through nginx.
 pub const FALLBACK_TUNNEL: ngx_uint_t = 1;
 /// A connection whose socket cannot be passed is answered 501.
 pub const FALLBACK_OFF: ngx_uint_t = 0;
+
+/// The backend is asked first, in HTTP (docs/protocol.md).
+pub const PROTOCOL_HTTP: ngx_uint_t = 0;
+/// The backend is sent the socket and nothing else.
+pub const PROTOCOL_BARE: ngx_uint_t = 1;
 
 const UNSET_FLAG: ngx_flag_t = -1;
 const UNSET_UINT: ngx_uint_t = ngx_uint_t::MAX;
@@ -62,7 +83,16 @@ impl Default for LocationConf {
         upstream.pass_headers = unset_ptr;
         upstream.module = ngx_string!("ws_handoff");
 
-        Self { upstream, fallback: UNSET_UINT }
+        Self {
+            upstream,
+            target: None,
+            fallback: UNSET_UINT,
+            set_headers: List::UNSET,
+            origins: List::UNSET,
+            protocol: UNSET_UINT,
+            tally: ptr::null(),
+            status: StatusConf::default(),
+        }
     }
 }
 
@@ -88,11 +118,11 @@ const fn command(
 }
 
 /// The directive table.
-pub static mut COMMANDS: [ngx_command_t; 13] = [
+pub static mut COMMANDS: [ngx_command_t; 18] = [
     command(
         ngx_string!("ws_handoff"),
         NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE1,
-        set_ws_handoff,
+        target::set,
         0,
         ptr::null_mut(),
     ),
@@ -173,6 +203,29 @@ pub static mut COMMANDS: [ngx_command_t; 13] = [
         offset_of!(LocationConf, fallback),
         ptr::addr_of_mut!(FALLBACKS).cast(),
     ),
+    command(
+        ngx_string!("ws_handoff_set_header"),
+        ANYWHERE | NGX_CONF_TAKE2,
+        set_header::set,
+        0,
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_origin"),
+        ANYWHERE | NGX_CONF_1MORE,
+        origin::set,
+        0,
+        ptr::null_mut(),
+    ),
+    command(
+        ngx_string!("ws_handoff_protocol"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_enum_slot,
+        offset_of!(LocationConf, protocol),
+        ptr::addr_of_mut!(PROTOCOLS).cast(),
+    ),
+    zone::DIRECTIVE,
+    status::DIRECTIVE,
     ngx_command_t::empty(),
 ];
 
@@ -201,6 +254,12 @@ static mut FALLBACKS: [ngx_conf_enum_t; 3] = [
     ngx_conf_enum_t { name: ngx_str_t::empty(), value: 0 },
 ];
 
+static mut PROTOCOLS: [ngx_conf_enum_t; 3] = [
+    ngx_conf_enum_t { name: ngx_string!("http"), value: PROTOCOL_HTTP },
+    ngx_conf_enum_t { name: ngx_string!("bare"), value: PROTOCOL_BARE },
+    ngx_conf_enum_t { name: ngx_str_t::empty(), value: 0 },
+];
+
 /// What nginx's upstream modules hide by default.
 static mut HIDE_HEADERS: [ngx_str_t; 9] = [
     ngx_string!("Date"),
@@ -213,64 +272,6 @@ static mut HIDE_HEADERS: [ngx_str_t; 9] = [
     ngx_string!("X-Accel-Charset"),
     ngx_str_t::empty(),
 ];
-
-/// `ws_handoff unix:PATH | NAME`
-unsafe extern "C" fn set_ws_handoff(
-    cf: *mut ngx_conf_t,
-    _cmd: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    // SAFETY: nginx passes the location's structure made by `create_loc_conf`, and nobody else refers to it now.
-    let conf = unsafe { &mut *conf.cast::<LocationConf>() };
-    // SAFETY: `cf` is nginx's configuration context; its `args` are the directive's words, two of them (TAKE1).
-    let args = unsafe { (*(*cf).args).as_slice::<ngx_str_t>() };
-    let Some(&url) = args.get(1) else { return NGX_CONF_ERROR };
-
-    if !conf.upstream.upstream.is_null() {
-        return c"is duplicate".as_ptr().cast_mut();
-    }
-
-    if let Some(complaint) = complaint_about(url.as_bytes()) {
-        ngx_conf_log_error!(NGX_LOG_EMERG, cf, "{complaint} in \"ws_handoff {}\"", url);
-        return NGX_CONF_ERROR;
-    }
-
-    // SAFETY: integers and nullable pointers, for which zero is valid; as nginx's modules do with ngx_memzero().
-    let mut parsed: ngx_url_t = unsafe { MaybeUninit::zeroed().assume_init() };
-    parsed.url = url;
-    parsed.set_no_resolve(1);
-
-    // SAFETY: `cf` is valid and `parsed` lives through the call, which copies what it keeps and logs its errors.
-    conf.upstream.upstream = unsafe { ngx_http_upstream_add(cf, &mut parsed, 0) };
-    if conf.upstream.upstream.is_null() {
-        return NGX_CONF_ERROR;
-    }
-
-    // SAFETY: `cf` is valid while a directive is being set.
-    let Some(core) = NgxHttpCoreModule::location_conf_mut(unsafe { &*cf }) else {
-        return NGX_CONF_ERROR;
-    };
-    core.handler = Some(handler::handle);
-    if core.name.as_bytes().last() == Some(&b'/') {
-        core.set_auto_redirect(1);
-    }
-
-    NGX_CONF_OK
-}
-
-/// What is wrong with an address that `ngx_parse_url()` would misread or accept to no use.
-fn complaint_about(url: &[u8]) -> Option<&'static str> {
-    if url.contains(&b'$') {
-        return Some("variables are not supported");
-    }
-    if url.windows(3).any(|w| w == b"://") {
-        return Some("a \"unix:\" path or the name of an upstream is expected, without a scheme,");
-    }
-    if url.strip_prefix(b"unix:").is_some_and(|path| path.contains(&b':')) {
-        return Some("a URI is not allowed after the path of the socket");
-    }
-    None
-}
 
 fn merge_value<T: Copy + PartialEq>(own: &mut T, parent: T, unset: T, default: T) {
     if *own == unset {
@@ -299,6 +300,13 @@ pub unsafe extern "C" fn merge_loc_conf(
     merge_value(&mut own.buffer_size, inherited.buffer_size, UNSET_SIZE, page_size);
     merge_value(&mut own.intercept_errors, inherited.intercept_errors, UNSET_FLAG, 0);
     merge_value(&mut conf.fallback, prev.fallback, UNSET_UINT, FALLBACK_TUNNEL);
+    merge_value(&mut conf.protocol, prev.protocol, UNSET_UINT, PROTOCOL_HTTP);
+    if conf.set_headers.is_unset() {
+        conf.set_headers = prev.set_headers;
+    }
+    if conf.origins.is_unset() {
+        conf.origins = prev.origins;
+    }
 
     // An answer that is not HTTP and a draining backend (503) are as good a reason for the next peer as a dead one:
     // until the offer the client has been promised nothing.
@@ -311,12 +319,6 @@ pub unsafe extern "C" fn merge_loc_conf(
     if own.next_upstream & NGX_HTTP_UPSTREAM_FT_OFF as ngx_uint_t != 0 {
         own.next_upstream = (NGX_CONF_BITMASK_SET | NGX_HTTP_UPSTREAM_FT_OFF) as ngx_uint_t;
     }
-
-    // SAFETY: `cf` is valid while configurations are merged.
-    let Some(core) = NgxHttpCoreModule::location_conf_mut(unsafe { &*cf }) else {
-        return NGX_CONF_ERROR;
-    };
-    inherit_pass(core, own, inherited);
 
     let mut hash = ngx_hash_init_t {
         hash: ptr::null_mut(),
@@ -336,19 +338,31 @@ pub unsafe extern "C" fn merge_loc_conf(
         return NGX_CONF_ERROR;
     }
 
+    // SAFETY: `cf` is valid while configurations are merged.
+    let Some(core) = NgxHttpCoreModule::location_conf_mut(unsafe { &*cf }) else {
+        return NGX_CONF_ERROR;
+    };
+    target::inherit(core, conf, prev);
+    let Ok(tally) = tally(cf, core, &conf.upstream) else { return NGX_CONF_ERROR };
+    conf.tally = tally;
+    if status::merge(cf, core, &prev.status, &mut conf.status).is_err() {
+        return NGX_CONF_ERROR;
+    }
+
     NGX_CONF_OK
 }
 
-/// `if` and `limit_except` blocks inside a location keep its `ws_handoff`, as they keep a `proxy_pass`.
-fn inherit_pass(
-    core: &mut ngx_http_core_loc_conf_t,
-    own: &mut ngx_http_upstream_conf_t,
-    inherited: &ngx_http_upstream_conf_t,
-) {
-    if core.noname() != 0 && own.upstream.is_null() {
-        own.upstream = inherited.upstream;
-    }
-    if core.lmt_excpt() != 0 && core.handler.is_none() && !own.upstream.is_null() {
-        core.handler = Some(handler::handle);
+/// Where the requests of a location are counted that `ws_handoff` serves.
+fn tally(
+    cf: *mut ngx_conf_t,
+    core: &ngx_http_core_loc_conf_t,
+    own: &ngx_http_upstream_conf_t,
+) -> Result<*const Tally, OutOfMemory> {
+    let handle = handler::handle as *const () as usize;
+    let serves = core.handler.is_some_and(|served| served as usize == handle);
+    if serves || !own.upstream.is_null() {
+        zone::tally_of_location(cf, own.upstream)
+    } else {
+        Ok(ptr::null())
     }
 }

@@ -8,7 +8,9 @@ use core::ptr::{self, NonNull};
 use handoff_protocol::ChunkedDecoder;
 use nginx_sys::{ngx_chain_t, ngx_http_request_t};
 
+use crate::ledger::Ledger;
 use crate::nginx::{Connection, OutOfMemory, Request};
+use crate::set_header::SetFields;
 
 /// How far a request has come. Who owns the client's socket follows from it: nginx up to and including
 /// [`Phase::Committing`], the backend from [`Phase::Released`] on, and never both.
@@ -16,6 +18,8 @@ use crate::nginx::{Connection, OutOfMemory, Request};
 pub enum Phase {
     /// A backend is being asked, or has answered something that is served like any upstream response.
     Asking,
+    /// Bare mode: the 101 is on its way, and no backend has the socket yet.
+    Promised,
     /// The backend has been sent a duplicate of the socket, which it may not touch yet; the 101 is on its way.
     Offered,
     /// The 101 has left, and the commit is being written.
@@ -24,6 +28,13 @@ pub enum Phase {
     Released,
     /// The hand-over failed after the offer, and the client has been hung up on.
     Aborted,
+}
+
+impl Phase {
+    /// Whether nothing goes on before the client has its 101.
+    pub fn awaits_101(self) -> bool {
+        matches!(self, Self::Promised | Self::Offered)
+    }
 }
 
 /// Whose fault it is that a hand-over failed, where nginx's own verdict does not tell.
@@ -54,6 +65,8 @@ pub struct State {
     pub accept: [u8; 28],
     /// Whether the client's connection is one whose socket can be passed (no TLS).
     pub movable: bool,
+    /// What nginx itself sets in a head, whichever peer it is for.
+    pub set_fields: Cell<SetFields>,
     /// The head for a peer that can take the socket if the client's connection is movable; a chain of one buffer.
     pub head: Cell<*mut ngx_chain_t>,
     /// Whether the head that the present peer was sent offers the socket.
@@ -72,6 +85,8 @@ pub struct State {
     pub commit: Cell<&'static [u8]>,
     /// Decoder of a chunked refusal.
     pub chunked: Cell<ChunkedDecoder>,
+    /// What is counted and logged of the request.
+    pub ledger: Ledger,
     /// Whether the cleanup has been installed.
     pub cleanup_installed: Cell<bool>,
 }
@@ -93,6 +108,7 @@ impl Context {
             client,
             accept,
             movable: !client.is_tls(),
+            set_fields: Cell::new(SetFields { host: None, others: &[] }),
             head: Cell::new(ptr::null_mut()),
             offered: Cell::new(false),
             keepalive: Cell::new(false),
@@ -102,12 +118,16 @@ impl Context {
             nginx_write: Cell::new(None),
             commit: Cell::new(&[]),
             chunked: Cell::new(ChunkedDecoder::default()),
+            ledger: Ledger::open(r),
             cleanup_installed: Cell::new(false),
         };
         // SAFETY: cells of plain data; nothing in it needs a drop or more than pointer alignment.
         let place = unsafe { r.pool().place(state) }?;
-        r.set_context(place.as_ptr().cast());
-        Ok(Self(place))
+        let context = Self(place);
+        // SAFETY: just placed in the request's pool.
+        unsafe { context.ledger.install(r) }?;
+        r.set_context(context.as_data());
+        Ok(context)
     }
 
     /// The context of a request that has one.

@@ -2,17 +2,20 @@
 
 use core::ptr;
 
+use handoff_metrics::{Cause, Rejection};
 use handoff_protocol::{HandshakeError, RequestLine, validate};
 use nginx_sys::{
-    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED, NGX_HTTP_SPECIAL_RESPONSE,
-    NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_init, ngx_int_t,
+    NGX_HTTP_FORBIDDEN, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED,
+    NGX_HTTP_SPECIAL_RESPONSE, NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t,
+    ngx_http_upstream_init, ngx_int_t,
 };
 use ngx::ngx_string;
 
-use crate::conf::{FALLBACK_OFF, LocationConf};
+use crate::conf::{FALLBACK_OFF, LocationConf, PROTOCOL_BARE};
 use crate::context::Context;
-use crate::nginx::{self, OutOfMemory, Request};
-use crate::{answer, client, head, refusal, release, takeover};
+use crate::ledger::Ledger;
+use crate::nginx::{self, OutOfMemory, Request, Upstream};
+use crate::{answer, bare, client, head, origin, refusal, release, takeover, target};
 
 /// nginx's entry for a request in a location with `ws_handoff`.
 pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
@@ -43,6 +46,23 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
     };
 
     let Some(conf) = r.conf() else { return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t };
+    match origin::admits(r, conf) {
+        Ok(true) => {}
+        Ok(false) => {
+            r.disable_keepalive_after_frames();
+            Ledger::reject(r, Rejection::Origin);
+            return NGX_HTTP_FORBIDDEN as ngx_int_t;
+        }
+        Err(OutOfMemory) => {
+            Ledger::lost(r);
+            return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+        }
+    }
+    let bare = conf.protocol == PROTOCOL_BARE;
+    if let Some(status) = if bare { bare::refusal(r) } else { None } {
+        Ledger::reject(r, Rejection::Fallback);
+        return status;
+    }
     if conf.fallback == FALLBACK_OFF && r.connection().is_tls() {
         log_errno!(
             NGX_LOG_ERR,
@@ -50,23 +70,37 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
             0,
             "a TLS connection cannot be handed over and \"ws_handoff_fallback\" is off"
         );
+        Ledger::reject(r, Rejection::Fallback);
         return NGX_HTTP_NOT_IMPLEMENTED as ngx_int_t;
     }
 
     if !r.create_upstream() {
+        Ledger::lost(r);
         return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     }
     let Ok(context) = Context::create(r, accept) else {
+        Ledger::lost(r);
         return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     };
-    if let Err(status) = head::prepare(r) {
+    if let Err(status) = if bare { Ok(()) } else { head::prepare(r) } {
+        if status < NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t {
+            context.ledger.turn_away(r, Rejection::Malformed);
+        } else {
+            context.ledger.fail_request(Cause::Local);
+        }
         return status;
     }
-    configure_upstream(r, conf);
+    let Some(u) = r.upstream() else { return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t };
+    if target::resolve(r, u, conf).is_err() {
+        context.ledger.fail_request(Cause::Local);
+        return NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
+    }
+    configure_upstream(r, u, conf);
 
     // There is no body to read, which is where other upstream modules take this reference.
     r.hold();
-    if context.movable || r.connection().has_room() {
+    // A bare backend waits for the socket, perhaps with all else that it does, from the connection on.
+    if (context.movable && !bare) || r.connection().has_room() {
         start_upstream(r);
     } else {
         client::wait_for_room(r);
@@ -100,6 +134,7 @@ fn refuse_error_page(r: Request) -> ngx_int_t {
 
 fn reject(r: Request, error: &HandshakeError) -> ngx_int_t {
     log_errno!(NGX_LOG_INFO, r.log(), 0, "client sent an invalid WebSocket handshake: {error}");
+    Ledger::reject(r, Rejection::of_handshake(error.status()));
 
     // Streams of HTTP/2 and 3 share a connection, whose bytes are not this request's.
     if r.http_version().0 < 2 {
@@ -127,8 +162,7 @@ fn add_response_fields(r: Request, error: &HandshakeError) -> Result<(), OutOfMe
     Ok(())
 }
 
-fn configure_upstream(r: Request, conf: &'static LocationConf) {
-    let Some(u) = r.upstream() else { return };
+fn configure_upstream(r: Request, u: Upstream, conf: &'static LocationConf) {
     // SAFETY: a fresh upstream of this request. nginx writes to the configuration only while it starts, although
     // it asks for a pointer to mutable.
     unsafe {
@@ -146,5 +180,9 @@ fn configure_upstream(r: Request, conf: &'static LocationConf) {
         u.input_filter_init = Some(takeover::input_filter_init);
         u.input_filter = Some(refusal::input_filter);
         u.input_filter_ctx = r.raw().cast();
+        if conf.protocol == PROTOCOL_BARE {
+            u.output.output_filter = Some(bare::output_filter);
+            u.process_header = Some(bare::process_header);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
+use handoff_metrics::Cause;
 use handoff_protocol::{RequestHead, RequestHeadError};
 use nginx_sys::{
     NGX_ESCAPE_URI, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_LOG_ERR, NGX_LOG_INFO, ngx_chain_t,
@@ -12,6 +13,7 @@ use nginx_sys::{
 use crate::client;
 use crate::context::Context;
 use crate::nginx::{self, OutOfMemory, Request, Upstream};
+use crate::set_header;
 
 /// Builds the head before any backend is asked, while it can still be the client's fault with no peer involved. On error,
 /// the status for the client.
@@ -20,8 +22,11 @@ use crate::nginx::{self, OutOfMemory, Request, Upstream};
 /// another one to a peer that cannot take it.
 pub fn prepare(r: Request) -> Result<(), ngx_int_t> {
     let internal = NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
-    let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return Err(internal) };
-    context.head.set(encode(r, u, context.movable)?.as_ptr());
+    let (Some(u), Some(context), Some(conf)) = (r.upstream(), Context::of(r), r.conf()) else {
+        return Err(internal);
+    };
+    context.set_fields.set(set_header::evaluate(r, conf).map_err(|OutOfMemory| internal)?);
+    context.head.set(encode(r, u, context, context.movable)?.as_ptr());
     Ok(())
 }
 
@@ -33,6 +38,7 @@ pub unsafe extern "C" fn create_request(r: *mut ngx_http_request_t) -> ngx_int_t
     let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return nginx::ERROR };
     // SAFETY: the upstream of this request; the chain lives in its pool.
     unsafe { (*u.raw()).request_bufs = context.head.get() };
+    context.ledger.begin(r);
     // nginx has just installed its watch over a client that leaves early.
     context.nginx_read.set(r.replace_read_handler(Some(client::readable)));
     nginx::OK
@@ -52,33 +58,49 @@ pub unsafe extern "C" fn output_filter(data: *mut c_void, input: *mut ngx_chain_
 
     let mut chain = input;
     if !input.is_null() {
+        context.ledger.asking(r);
         let offer = context.movable && u.peer_is_unix();
         context.offered.set(offer);
         if offer != context.movable {
-            let Ok(other) = encode(r, u, offer) else { return nginx::ERROR };
+            let Ok(other) = encode(r, u, context, offer) else {
+                context.ledger.fail_attempt(Cause::Local);
+                return nginx::ERROR;
+            };
             chain = other.as_ptr();
         }
     }
 
     // SAFETY: what nginx would have called itself, with the writer that it has prepared for this peer.
-    unsafe { ngx_chain_writer(ptr::addr_of_mut!((*u.raw()).writer).cast(), chain) }
+    let rc = unsafe { ngx_chain_writer(ptr::addr_of_mut!((*u.raw()).writer).cast(), chain) };
+    match rc {
+        nginx::OK => context.ledger.asked(),
+        nginx::ERROR => context.ledger.fail_attempt(Cause::Send),
+        _ => {}
+    }
+    rc
 }
 
 /// The head as a chain of one buffer; on error, the status for the client.
-fn encode(r: Request, u: Upstream, offer: bool) -> Result<NonNull<ngx_chain_t>, ngx_int_t> {
+fn encode(
+    r: Request,
+    u: Upstream,
+    context: Context,
+    offer: bool,
+) -> Result<NonNull<ngx_chain_t>, ngx_int_t> {
     let internal = |OutOfMemory| NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     let pool = r.pool();
     let target = request_target(r).map_err(internal)?;
-    let address = r.connection().addr_text();
-    let scheme: &[u8] = if r.connection().is_tls() { b"https" } else { b"http" };
-    let set_fields: [(&[u8], &[u8]); 3] =
-        [(b"X-Real-IP", address), (b"X-Forwarded-For", address), (b"X-Forwarded-Proto", scheme)];
+    let set = context.set_fields.get();
+    let host = match set.host {
+        Some(host) => host,
+        None => host(r).map_err(internal)?,
+    };
 
     let head = RequestHead {
         target,
-        host: host(r).map_err(internal)?,
+        host,
         client_fields: r.fields(),
-        set_fields: &set_fields,
+        set_fields: set.others,
         offer_descriptor: offer,
     };
 
@@ -136,7 +158,7 @@ fn escaped_characters(path: &[u8]) -> usize {
 
 /// The host that nginx chose the server by, which is the one of an absolute-form target if there is one, with the port
 /// that stood beside it.
-fn host<'a>(r: Request) -> Result<&'a [u8], OutOfMemory> {
+pub fn host<'a>(r: Request) -> Result<&'a [u8], OutOfMemory> {
     let name = r.server_name();
     let port = match r.after_absolute_host() {
         Some(rest) => leading_port(rest),

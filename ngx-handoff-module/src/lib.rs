@@ -3,7 +3,9 @@
 //! This file owns the module table and the wiring to nginx's life cycle; everything else has a file of its own:
 //! `conf` (directives), `handler` (the opening handshake), `head` (the request to the backend), `answer` (its answer),
 //! `refusal` (the body of one), `takeover` (offer, 101, commit), `release` (nginx lets the socket go), `client` (a
-//! client that leaves early), `descriptor` (the one file that sends a descriptor) and `nginx` (views of nginx's structures).
+//! client that leaves early), `descriptor` (the one file that sends a descriptor), `zone` (shared memory for counters),
+//! `ledger` (what is counted of a request), `status` (the counters shown), `variables`, and `nginx` (views of nginx's
+//! structures).
 
 use core::ffi::c_char;
 use core::ptr;
@@ -13,24 +15,33 @@ use nginx_sys::{
     ngx_uint_t,
 };
 use ngx::core::Status;
-use ngx::http::{HttpModule, HttpModuleLocationConf};
+use ngx::http::{HttpModule, HttpModuleLocationConf, HttpModuleMainConf};
 
 use crate::conf::LocationConf;
+use crate::zone::MainConf;
 
 #[macro_use]
 mod log;
 
 mod answer;
+mod bare;
 mod client;
 mod conf;
 mod context;
 mod descriptor;
 mod handler;
 mod head;
+mod ledger;
 mod nginx;
+mod origin;
 mod refusal;
 mod release;
+mod set_header;
+mod status;
 mod takeover;
+mod target;
+mod variables;
+mod zone;
 
 /// The module, as the `ngx` crate's configuration traits see it.
 struct HandoffModule;
@@ -47,10 +58,15 @@ unsafe impl HttpModuleLocationConf for HandoffModule {
     type LocationConf = LocationConf;
 }
 
+// SAFETY: `create_main_conf` below, from the trait's default, allocates exactly this type.
+unsafe impl HttpModuleMainConf for HandoffModule {
+    type MainConf = MainConf;
+}
+
 static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
-    preconfiguration: None,
-    postconfiguration: None,
-    create_main_conf: None,
+    preconfiguration: Some(variables::add),
+    postconfiguration: Some(zone::postconfiguration),
+    create_main_conf: Some(HandoffModule::create_main_conf),
     init_main_conf: None,
     create_srv_conf: None,
     merge_srv_conf: None,
@@ -71,6 +87,8 @@ pub static mut ngx_http_ws_handoff_module: ngx_module_t = ngx_module_t {
 
 /// Creates what each worker needs once. A failure here stops the worker before it accepts anybody.
 unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    // SAFETY: nginx passes the cycle that it is starting.
+    zone::start_worker(unsafe { &*cycle });
     match release::create_dummy() {
         Ok(()) => Status::NGX_OK.into(),
         Err(errno) => {

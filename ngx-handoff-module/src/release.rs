@@ -5,6 +5,7 @@ use core::ffi::c_void;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
+use handoff_metrics::Cause;
 use nginx_sys::{
     NGX_HTTP_BAD_GATEWAY, NGX_HTTP_GATEWAY_TIME_OUT, NGX_LOG_ERR, dup3, ngx_errno,
     ngx_http_request_t, ngx_int_t,
@@ -55,6 +56,8 @@ pub fn release(r: Request, context: Context) {
         None => log_errno!(NGX_LOG_ERR, r.log(), 0, "ws_handoff: the worker has no dummy socket"),
     }
 
+    context.ledger.handed_over(r.early_data().len());
+
     // The early data went with the commit. No keep-alive, no lingering close: straight to close(2).
     r.drop_early_data();
     client.pretend_eof();
@@ -75,7 +78,7 @@ pub unsafe extern "C" fn finalize_request(r: *mut ngx_http_request_t, rc: ngx_in
     let Some(r) = (unsafe { Request::from_raw(r) }) else { return };
     let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return };
 
-    match context.phase.get() {
+    let cause = match context.phase.get() {
         // The client may have sent frames for whoever was to serve them: what follows on this connection, after
         // this response, must not be parsed as a request. Once a head has left, that has been decided
         // (`answer::refuse`), and the client may have gone on to its next request already.
@@ -83,21 +86,27 @@ pub unsafe extern "C" fn finalize_request(r: *mut ngx_http_request_t, rc: ngx_in
             if !r.head_sent() {
                 r.disable_keepalive_after_frames();
             }
+            None
         }
-        Phase::Offered | Phase::Committing => {
+        Phase::Promised | Phase::Offered | Phase::Committing => {
             abort(context);
             let verdict = [NGX_HTTP_BAD_GATEWAY, NGX_HTTP_GATEWAY_TIME_OUT].map(|s| s as ngx_int_t);
-            match context.fault.get() {
-                Fault::Backend => u.blame_peer(),
-                Fault::Unknown if verdict.contains(&rc) => u.blame_peer(),
-                Fault::Unknown | Fault::Client => {}
+            let blamed = match context.fault.get() {
+                Fault::Backend => true,
+                Fault::Unknown => verdict.contains(&rc),
+                Fault::Client => false,
+            };
+            if blamed {
+                u.blame_peer();
             }
+            Some(if blamed { Cause::Backend } else { Cause::Client })
         }
-        Phase::Released | Phase::Aborted => {}
-    }
+        Phase::Released | Phase::Aborted => None,
+    };
+    context.ledger.close(r, rc, cause);
 }
 
-/// Ends a client whose socket was offered and not committed. The backend holds a duplicate that it may not touch: close(2)
+/// Ends a client whose socket was offered and not committed, or promised and not sent. The backend may hold a duplicate that it may not touch: close(2)
 /// would leave the client connected to nobody, and its registration with epoll to whoever gets the slot next.
 fn abort(context: Context) {
     let client = context.client;
@@ -114,7 +123,7 @@ unsafe extern "C" fn at_end(data: *mut c_void) {
     let Some(context) = (unsafe { Context::from_data(data) }) else { return };
     match context.phase.get() {
         Phase::Asking => {}
-        Phase::Offered | Phase::Committing => abort(context),
+        Phase::Promised | Phase::Offered | Phase::Committing => abort(context),
         // A post_action or a lingering close has registered the descriptor again. What it refers to is not closed with
         // it, so that the event loop would keep it for ever.
         Phase::Released | Phase::Aborted => context.client.stop_watching(),

@@ -5,6 +5,7 @@
 
 use core::ffi::c_void;
 
+use handoff_metrics::Cause;
 use handoff_protocol::{commit_len, encode_commit, section};
 use nginx_sys::{NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t};
 use rustix::io::Errno;
@@ -12,46 +13,64 @@ use rustix::io::Errno;
 use crate::answer::Unusable;
 use crate::context::{Context, Fault, Phase};
 use crate::nginx::{self, Connection, OutOfMemory, Request, Upstream};
-use crate::{descriptor, refusal, release};
+use crate::{bare, descriptor, refusal, release};
 
 /// Offers the client's socket to a backend that has answered that it wants it.
 pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), Unusable> {
     let client = r.connection();
-    let Some(backend) = u.connection() else { return Err(Unusable::Internal) };
+    let Some(backend) = u.connection() else { return Err(Unusable::Internal(Cause::Local)) };
 
     if backend.read().pending_eof() {
         log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream closed the connection after its answer");
-        return Err(Unusable::Peer);
+        return Err(Unusable::Peer(Cause::Send));
     }
-    if let Err(errno) = client.prepare_for_small_writes() {
+    prepare(r, context)?;
+
+    if let Err(errno) = descriptor::send_offer(backend.fd(), client.fd()) {
+        log_failed_offer(r, errno);
+        if !descriptor::is_local(errno) {
+            return Err(Unusable::Peer(Cause::Send));
+        }
+        u.excuse_peer();
+        return Err(Unusable::Peer(Cause::Local));
+    }
+    context.ledger.offered();
+
+    begin(r, context, Phase::Offered);
+    Ok(())
+}
+
+/// The 101 follows.
+pub fn begin(r: Request, context: Context, phase: Phase) {
+    context.phase.set(phase);
+    r.prepare_takeover();
+    r.lift_rate_limit();
+}
+
+/// What can fail, and so comes before anything that cannot be taken back.
+pub fn prepare(r: Request, context: Context) -> Result<(), Unusable> {
+    if let Err(errno) = r.connection().prepare_for_small_writes() {
         log_errno!(
             NGX_LOG_INFO,
             r.log(),
             errno.raw_os_error(),
             "setsockopt() on the client's socket failed"
         );
-        return Err(Unusable::Internal);
+        return Err(Unusable::Internal(Cause::Client));
     }
     release::install_cleanup(r, context)?;
-
-    if let Err(errno) = descriptor::send_offer(backend.fd(), client.fd()) {
-        log_errno!(
-            NGX_LOG_ERR,
-            r.log(),
-            errno.raw_os_error(),
-            "sendmsg() of the client's socket to the upstream failed{}",
-            if errno == Errno::TOOMANYREFS { ", raise worker_rlimit_nofile" } else { "" }
-        );
-        if descriptor::is_local(errno) {
-            u.excuse_peer();
-        }
-        return Err(Unusable::Peer);
-    }
-
-    context.phase.set(Phase::Offered);
-    r.prepare_takeover();
-    r.lift_rate_limit();
     Ok(())
+}
+
+/// Says that, and why, the socket could not be sent.
+pub fn log_failed_offer(r: Request, errno: Errno) {
+    log_errno!(
+        NGX_LOG_ERR,
+        r.log(),
+        errno.raw_os_error(),
+        "sendmsg() of the client's socket to the upstream failed{}",
+        if errno == Errno::TOOMANYREFS { ", raise worker_rlimit_nofile" } else { "" }
+    );
 }
 
 /// `u->input_filter_init`: the head has been given to the client's connection.
@@ -60,13 +79,14 @@ pub unsafe extern "C" fn input_filter_init(data: *mut c_void) -> ngx_int_t {
     let Some(r) = (unsafe { Request::from_raw(data.cast()) }) else { return nginx::ERROR };
     let (Some(u), Some(context)) = (r.upstream(), Context::of(r)) else { return nginx::ERROR };
 
-    if context.phase.get() == Phase::Offered {
+    if context.phase.get().awaits_101() {
         context.nginx_write.set(r.replace_write_handler(Some(client_writable)));
         // "More is to come": nginx must neither finish nor wait for the client to be written to before the handler
         // just installed has run. Its read handler stays, so that a backend that closes ends the client.
         u.set_remaining(1);
         r.connection().write().post();
     } else {
+        context.ledger.refusal_sent();
         refusal::begin(u);
     }
     nginx::OK
@@ -85,7 +105,7 @@ unsafe extern "C" fn client_writable(r: *mut ngx_http_request_t) {
     }
     // While the commit is on its way there is nothing to be written to the client. A level-triggered event loop has to
     // be told, or it would report the client as writable for ever.
-    if context.phase.get() != Phase::Offered {
+    if !context.phase.get().awaits_101() {
         if !client.write().wait_writable(0) {
             fail(r, u, context, Fault::Client);
         }
@@ -102,7 +122,12 @@ unsafe extern "C" fn client_writable(r: *mut ngx_http_request_t) {
     }
 
     client.write().cancel_timer();
+    if context.phase.get() == Phase::Promised {
+        bare::deliver(r, u, context);
+        return;
+    }
     if begin_commit(r, u, context).is_err() {
+        context.ledger.fail_attempt(Cause::Local);
         fail(r, u, context, Fault::Unknown);
     }
 }
@@ -180,16 +205,21 @@ fn continue_commit(r: Request, u: Upstream, context: Context) {
     if context.keepalive.get() {
         u.keep_connection();
     }
+    finish(r, u, context);
+}
+
+/// Ends a request whose socket has been let go of. It is gone afterwards.
+pub fn finish(r: Request, u: Upstream, context: Context) {
     u.set_remaining(0);
     r.set_header_only();
     log_debug!(r.log(), "ws_handoff: the client's socket was handed over");
-    // Finalizes and writes the access log; the request is gone afterwards.
+    // Finalizes and writes the access log.
     context.resume_nginx(r);
 }
 
 /// Ends a hand-over that cannot be completed: nginx finalizes the upstream, which hangs up on the client
 /// (`release::finalize_request`).
-fn fail(r: Request, u: Upstream, context: Context, fault: Fault) {
+pub fn fail(r: Request, u: Upstream, context: Context, fault: Fault) {
     context.fault.set(fault);
     r.connection().set_error();
     u.set_error();

@@ -89,6 +89,11 @@ impl Handshake {
         self
     }
 
+    pub fn target(mut self, target: &str) -> Self {
+        self.target = target.into();
+        self
+    }
+
     pub fn version(mut self, version: &str) -> Self {
         self.version = version.into();
         self

@@ -4,7 +4,8 @@
 pub const FORMAT: &str = "status=$status\tbytes=$bytes_sent\tbody_bytes=$body_bytes_sent\t\
     upstream=$upstream_addr\tupstream_status=$upstream_status\tconnect=$upstream_connect_time\t\
     header=$upstream_header_time\tresponse=$upstream_response_time\ttime=$request_time\t\
-    client=$remote_addr\tprotocol=$server_protocol\tupgrade=$sent_http_upgrade\trequest=$request";
+    client=$remote_addr\tprotocol=$server_protocol\tupgrade=$sent_http_upgrade\t\
+    result=$ws_handoff_result\terror=$ws_handoff_error\thandoff_time=$ws_handoff_time\trequest=$request";
 
 /// One line of the access log.
 #[derive(Clone, Debug)]

@@ -3,12 +3,14 @@
 //! tested.
 
 pub mod backend;
+pub mod bare;
 pub mod client;
 pub mod fake;
 pub mod frame;
 pub mod head;
 pub mod large;
 pub mod log;
+pub mod metrics;
 pub mod net;
 pub mod nginx;
 pub mod paths;

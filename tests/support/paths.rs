@@ -24,6 +24,11 @@ pub fn python() -> PathBuf {
     staged("WS_HANDOFF_TEST_PYTHON", "build/venv/bin/python")
 }
 
+/// Prometheus's own checker of metrics.
+pub fn promtool() -> PathBuf {
+    staged("WS_HANDOFF_TEST_PROMTOOL", "build/promtool/promtool")
+}
+
 /// A script of `tests/python`.
 pub fn python_script(name: &str) -> PathBuf {
     root().join("tests/python").join(name)

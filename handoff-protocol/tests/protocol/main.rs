@@ -4,6 +4,7 @@ mod answer;
 mod chunked;
 mod commit;
 mod golden;
+mod origin;
 mod properties;
 mod request;
 mod vectors;

@@ -1,8 +1,8 @@
 //! The request head: which of a client's fields a backend sees, and what it makes of them.
 
 use handoff_protocol::{
-    FieldName, Request, RequestHead, RequestHeadError, RequestParseError, is_reserved_field,
-    parse_request,
+    FieldName, Request, RequestHead, RequestHeadError, RequestParseError, check_set_field,
+    check_value, is_reserved_field, parse_request,
 };
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
@@ -182,6 +182,19 @@ fn odd_and_reserved_names_cannot_be_set() {
         assert!(encode(b"/", b"h", &[], &[(name, "")], true).is_ok(), "{name}");
     }
     assert!(!is_reserved_field(b"X-Real-IP"));
+}
+
+#[test]
+fn a_configuration_can_be_checked_early() {
+    assert_eq!(check_set_field(b"X-A", b"b\tc"), Ok(()));
+    // Reserved ones cannot even be removed.
+    assert!(matches!(check_set_field(b"handoff", b""), Err(RequestHeadError::Reserved(_))));
+    assert!(matches!(check_set_field(b"content_length", b""), Err(RequestHeadError::Reserved(_))));
+    assert!(matches!(check_set_field(b"", b"b"), Err(RequestHeadError::Name(_))));
+    assert!(matches!(check_set_field(b"a b", b"b"), Err(RequestHeadError::Name(_))));
+    assert!(matches!(check_set_field(b"X-A", b"b\r\nc: d"), Err(RequestHeadError::Value(_))));
+    assert_eq!(check_value(b"Host", b"example.org:8080"), Ok(()));
+    assert!(matches!(check_value(b"Host", b"a\0"), Err(RequestHeadError::Value(_))));
 }
 
 #[test]

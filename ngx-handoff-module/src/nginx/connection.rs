@@ -7,8 +7,9 @@ use nginx_sys::{
     NGX_USE_LEVEL_EVENT, ngx_add_timer, ngx_connection_t,
     ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_SET as NOPUSH_SET,
     ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_UNSET as NOPUSH_UNSET, ngx_del_timer,
-    ngx_event_actions, ngx_event_flags, ngx_event_t, ngx_handle_write_event, ngx_log_t, ngx_msec_t,
-    ngx_post_event, ngx_posted_events, ngx_tcp_nodelay, ngx_use_epoll_rdhup,
+    ngx_event_actions, ngx_event_flags, ngx_event_t, ngx_handle_write_event, ngx_io, ngx_log_t,
+    ngx_msec_t, ngx_post_event, ngx_posted_events, ngx_recv_pt, ngx_tcp_nodelay,
+    ngx_use_epoll_rdhup,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -109,6 +110,21 @@ impl Connection {
         let Some(send) = (unsafe { (*self.raw()).send }) else { return super::ERROR };
         // SAFETY: nginx's send functions only read from the buffer.
         unsafe { send(self.raw(), bytes.as_ptr().cast_mut(), bytes.len()) }
+    }
+
+    /// Puts `recv` in the place of what reads from the connection, and has nginx call it: as if something had arrived.
+    pub fn replace_recv(self, recv: ngx_recv_pt) {
+        // SAFETY: valid by the contract of `new`; events live as long as the connection.
+        unsafe {
+            (*self.raw()).recv = recv;
+            (*self.read().raw()).set_ready(1);
+        }
+    }
+
+    /// Undoes [`Self::replace_recv`], for a connection without TLS.
+    pub fn restore_recv(self) {
+        // SAFETY: valid by the contract of `new`; nginx sets the global when the event module starts.
+        unsafe { (*self.raw()).recv = ngx_io.recv };
     }
 
     /// Whether the client has sent bytes that nobody has read yet. Does not read them.

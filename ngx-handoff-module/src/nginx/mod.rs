@@ -1,15 +1,23 @@
 //! Views of nginx's structures: the one place where its raw pointers are turned into something the rest of the module can
 //! use without `unsafe`. A view is a `Copy` handle that lives no longer than the callback which made it.
 
+mod conf;
 mod connection;
+mod history;
 mod pool;
+mod regex;
 mod request;
+mod slab;
 mod upstream;
 
+pub use conf::{ComplexValue, List, arguments};
 pub use connection::Connection;
+pub use history::now;
 pub use pool::{Pool, str_bytes, str_of};
+pub use regex::Regex;
 pub use request::Request;
-pub use upstream::{FieldError, Upstream};
+pub use slab::Slab;
+pub use upstream::{AddressFault, FieldError, Upstream};
 
 use nginx_sys::ngx_int_t;
 

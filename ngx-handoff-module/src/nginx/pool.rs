@@ -44,6 +44,28 @@ impl Pool {
         })
     }
 
+    /// `len` copies of `value`.
+    pub fn slice<'p, T: Copy>(self, len: usize, value: T) -> Result<&'p mut [T], OutOfMemory> {
+        const { assert!(align_of::<T>() <= align_of::<usize>(), "more than a pool aligns") };
+        if len == 0 {
+            return Ok(&mut []);
+        }
+        let size = size_of::<T>().checked_mul(len).ok_or(OutOfMemory)?;
+        // SAFETY: the pool is valid by the contract of `new`.
+        let data = unsafe { ngx_palloc(self.as_ptr(), size) }.cast::<T>();
+        if data.is_null() {
+            return Err(OutOfMemory);
+        }
+        // SAFETY: fresh memory for `len` aligned values, each initialized before a reference to them exists; `Copy`
+        // values need no drop.
+        Ok(unsafe {
+            for i in 0..len {
+                data.add(i).write(value);
+            }
+            slice::from_raw_parts_mut(data, len)
+        })
+    }
+
     /// A copy of `bytes` with a NUL behind it, as nginx keeps header names and values.
     pub fn copy(self, bytes: &[u8]) -> Result<ngx_str_t, OutOfMemory> {
         let copy = self.bytes(bytes.len() + 1)?;

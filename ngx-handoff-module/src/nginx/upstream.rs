@@ -1,12 +1,15 @@
 //! The upstream of a request: the backend's side of it.
 
+use core::ffi::CStr;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use core::slice;
 
 use nginx_sys::{
     NGX_HTTP_BAD_GATEWAY, NGX_PEER_FAILED, NGX_PEER_NEXT, ngx_buf_t, ngx_hash_find,
-    ngx_hash_strlow, ngx_http_request_t, ngx_http_upstream_header_t, ngx_http_upstream_t,
-    ngx_list_push, ngx_str_t, ngx_table_elt_t, ngx_uint_t,
+    ngx_hash_strlow, ngx_http_request_t, ngx_http_upstream_header_t, ngx_http_upstream_resolved_t,
+    ngx_http_upstream_t, ngx_list_push, ngx_parse_url, ngx_str_t, ngx_table_elt_t, ngx_uint_t,
+    ngx_url_t,
 };
 use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
 
@@ -26,6 +29,21 @@ pub enum FieldError {
 }
 
 impl From<OutOfMemory> for FieldError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// Why an address names nobody.
+#[derive(Clone, Copy, Debug)]
+pub enum AddressFault {
+    /// An allocation failed.
+    OutOfMemory,
+    /// What nginx's parser says.
+    Invalid(&'static CStr),
+}
+
+impl From<OutOfMemory> for AddressFault {
     fn from(_: OutOfMemory) -> Self {
         Self::OutOfMemory
     }
@@ -52,6 +70,39 @@ impl Upstream {
     pub fn connection(self) -> Option<Connection> {
         // SAFETY: valid by the contract of `new`; nginx nulls the pointer when it closes the connection.
         unsafe { NonNull::new((*self.raw()).peer.connection).map(|c| Connection::new(c)) }
+    }
+
+    /// Names whom to ask, as `ngx_http_proxy_eval()` does: the path of a Unix socket, an `upstream {}`, or a host for
+    /// nginx's resolver. `address` lives as long as the request.
+    pub fn resolve(self, r: Request, address: &[u8]) -> Result<(), AddressFault> {
+        // SAFETY: integers and nullable pointers, for which zero is valid; as nginx does with ngx_memzero().
+        let mut url: ngx_url_t = unsafe { MaybeUninit::zeroed().assume_init() };
+        url.url = str_of(address);
+        url.set_no_resolve(1);
+        // SAFETY: the request's pool and a structure that lives through the call.
+        if unsafe { ngx_parse_url(r.pool().as_ptr(), &mut url) } != OK {
+            // SAFETY: null, or a literal of nginx's.
+            let fault = unsafe { url.err.as_ref().map(|err| CStr::from_ptr(err)) };
+            return Err(fault.map_or(AddressFault::OutOfMemory, AddressFault::Invalid));
+        }
+
+        // SAFETY: integers and nullable pointers, valid as zeros; fields that only newer versions have stay zero.
+        let mut resolved = unsafe { r.pool().zeroed::<ngx_http_upstream_resolved_t>() }?;
+        // SAFETY: freshly allocated, nobody else refers to it.
+        let target = unsafe { resolved.as_mut() };
+        // SAFETY: null, or the addresses that the parser found, in the request's pool.
+        if let Some(first) = unsafe { url.addrs.as_ref() } {
+            target.sockaddr = first.sockaddr;
+            target.socklen = first.socklen;
+            target.name = first.name;
+            target.naddrs = 1;
+        }
+        target.host = url.host;
+        target.port = url.port;
+        target.no_port = url.no_port() as ngx_uint_t;
+        // SAFETY: valid by the contract of `new`; nginx has not started the upstream.
+        unsafe { (*self.raw()).resolved = resolved.as_ptr() };
+        Ok(())
     }
 
     /// Whether the chosen peer is a Unix socket, the only kind that carries descriptors: over TCP the kernel would
@@ -109,6 +160,14 @@ impl Upstream {
         let len = len.min(self.unparsed().len());
         // SAFETY: not beyond `last`.
         unsafe { (*self.raw()).buffer.pos = (*self.raw()).buffer.pos.add(len) };
+    }
+
+    /// Takes back what `$upstream_bytes_received` counts.
+    pub fn forget_received(self) {
+        // SAFETY: valid by the contract of `new`; the state exists once a peer was chosen.
+        if let Some(state) = unsafe { (*self.raw()).state.as_mut() } {
+            state.bytes_received = 0;
+        }
     }
 
     /// Sets the status of the answer and its line.

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Gets promtool, which checks metrics as Prometheus reads them.
+#
+#   scripts/promtool.sh FILE        where to put it
+#
+# From PATH if it is there, else from Debian's package, which is unpacked and not installed: installed, it would start a
+# Prometheus that listens on port 9090.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+destination=$1
+
+main() {
+    mkdir -p "$(dirname "$destination")"
+    if command -v promtool >/dev/null; then
+        ln -sf "$(command -v promtool)" "$destination"
+        return
+    fi
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        fail "promtool is missing. Get it from https://prometheus.io/download/ and put it into PATH."
+    fi
+    echo "Getting promtool from Debian's package prometheus"
+    directory=$(mktemp -d)
+    trap 'rm -rf "$directory"' EXIT
+    if ! download; then
+        (( EUID == 0 )) || fail "apt-get cannot download the package prometheus: is \`sudo apt-get update\` due?"
+        apt-get update -qq
+        download || fail "apt-get cannot download the package prometheus"
+    fi
+    dpkg-deb --fsys-tarfile "$directory"/prometheus_*.deb | tar -x -C "$directory" ./usr/bin/promtool
+    mv "$directory/usr/bin/promtool" "$destination"
+}
+
+# apt's own user could not write to the directory, which root does not need.
+download() {
+    (cd "$directory" && apt-get download -qq -o APT::Sandbox::User=root prometheus) >/dev/null 2>&1
+}
+
+fail() {
+    echo "promtool: $*" >&2
+    exit 1
+}
+
+main
