@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod client;
+pub mod daemon;
 pub mod fake;
 pub mod frame;
 pub mod head;
