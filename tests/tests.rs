@@ -43,3 +43,7 @@ mod listeners;
 mod phases;
 // A new nginx binary takes over while clients stay.
 mod binary_upgrade;
+// Connections that nginx keeps: a handover may use one, and leaves none.
+mod keepalive;
+// What newer versions of nginx add.
+mod versions;
