@@ -48,3 +48,17 @@ mod status;
 mod variables_log;
 // Wrong configurations are refused at their line.
 mod config;
+// Event loops other than epoll: the same promises, and no busy waiting where readiness is reported for ever.
+mod event_methods;
+// Processes and accepting: workers, reuseport, thread pools, one process without a master, a daemon.
+mod processes;
+// Clients that come by IPv6, over a Unix socket, through a proxy that speaks the PROXY protocol.
+mod listeners;
+// What runs before the location, and beside it: limits, subrequests, mirrors, try_files, if.
+mod phases;
+// A new nginx binary takes over while clients stay.
+mod binary_upgrade;
+// An upstream that proxy_pass uses as well: a handover may use a connection that pages have left.
+mod shared_peers;
+// What newer versions of nginx add.
+mod versions;

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 
 use super::frame::{Frame, TEXT};
 use super::head::{ACCEPT, Handshake, Head};
@@ -34,6 +35,14 @@ impl Client {
 
     pub fn dial(to: SocketAddr, dial: Dial) -> Client {
         Client { stream: BufReader::with_capacity(1 << 16, dial.connect(to)) }
+    }
+
+    /// A connection that is none over IPv4; a Unix socket does in the same type.
+    pub fn over(stream: impl Into<OwnedFd>) -> Client {
+        let stream = TcpStream::from(stream.into());
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client { stream: BufReader::with_capacity(1 << 16, stream) }
     }
 
     /// Connects, upgrades at `target`, and insists on the 101.

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::client::Client;
 use super::net;
-use super::nginx::{Nginx, signal_worker};
+use super::nginx::{Builder, Nginx, signal_worker};
 use super::{Handshake, wait_until};
 
 /// Bytes of early data; two thirds of them fit at most.
@@ -16,11 +16,15 @@ const COOKIE: usize = 150_000;
 
 /// nginx that reads so large a head, and all the early data with its end.
 pub fn site(address: &str, directives: &str) -> Nginx {
-    Nginx::builder()
+    configure(Nginx::builder(), address, directives).start()
+}
+
+/// What makes it one.
+pub fn configure(builder: Builder, address: &str, directives: &str) -> Builder {
+    builder
         .http("client_header_buffer_size 512k; large_client_header_buffers 4 512k;")
         .listen("rcvbuf=1m")
         .server(format!("location /ws {{ {directives} ws_handoff {address}; }}"))
-        .start()
 }
 
 /// Connects and sends a large head with `early` behind it.

@@ -32,6 +32,7 @@ pub struct Builder {
     log_level: &'static str,
     workers: usize,
     listen: String,
+    main: String,
     events: String,
     http: String,
     server: String,
@@ -52,6 +53,13 @@ pub struct StubStatus {
 }
 
 impl Builder {
+    /// Goes to the top, outside of all blocks: instead of what the tests say of processes, where it names the same
+    /// directive. How many workers that makes is told with [`Builder::workers`].
+    pub fn main(mut self, text: impl AsRef<str>) -> Self {
+        self.main.push_str(text.as_ref());
+        self
+    }
+
     /// Goes into `events {}`, instead of 1024 `worker_connections`.
     pub fn events(mut self, text: impl AsRef<str>) -> Self {
         self.events.push_str(text.as_ref());
@@ -132,6 +140,7 @@ impl Builder {
             log_level: "info",
             workers: 1,
             listen: String::new(),
+            main: String::new(),
             events: String::new(),
             http: String::new(),
             server: String::new(),
@@ -140,7 +149,8 @@ impl Builder {
         }
     }
 
-    fn command(&self) -> Command {
+    /// nginx with this configuration and directory.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(paths::nginx());
         command.arg("-p").arg(self.dir.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
         // Inherited sockets, says nginx; `make test NGINX=debian` says something else with it.
@@ -148,17 +158,26 @@ impl Builder {
         command
     }
 
-    fn write_config(&self) {
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    pub fn write_config(&self) {
         let user = if Uid::effective().is_root() { "user root;" } else { "" };
-        let Builder { log_level, workers, listen, events, http, server, port, .. } = self;
+        let Builder { log_level, workers, listen, main, events, http, server, port, .. } = self;
+        let workers = workers.to_string();
+        let processes: String = [("daemon", "off"), ("worker_processes", workers.as_str())]
+            .into_iter()
+            .filter(|(name, _)| !main.contains(name))
+            .map(|(name, value)| format!("{name} {value};\n"))
+            .collect();
         let events = if events.is_empty() { "worker_connections 1024;" } else { events };
         let module = paths::module();
         let module = module.display();
         let log_format = log::FORMAT;
         let config = format!(
-            r#"daemon off;
+            r#"{processes}{main}
 {user}
-worker_processes {workers};
 pid nginx.pid;
 error_log error.log {log_level};
 load_module {module};
@@ -219,7 +238,7 @@ impl Nginx {
     }
 
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.site.port).into()
+        self.site.address()
     }
 
     pub fn dir(&self) -> &Path {
@@ -232,6 +251,9 @@ impl Nginx {
 
     /// Pids of the workers, old ones included that have not exited yet.
     pub fn workers(&self) -> Vec<i32> {
+        if self.site.main.contains("master_process off") {
+            return vec![self.master()];
+        }
         proc::children(self.master())
             .into_iter()
             .filter(|pid| proc::command_line(*pid).starts_with("nginx: worker process"))
@@ -363,6 +385,12 @@ impl Drop for Nginx {
             assert!(complaints.is_empty(), "nginx: {complaints:#?}");
         }
     }
+}
+
+/// Whether the nginx under test was configured with `argument`.
+pub fn configured_with(argument: &str) -> bool {
+    let output = Command::new(paths::nginx()).arg("-V").output().expect("run nginx -V");
+    String::from_utf8_lossy(&output.stderr).split_whitespace().any(|word| word == argument)
 }
 
 /// What the nginx under test says of itself with `-v`, as numbers: `(1, 28, 3)`.

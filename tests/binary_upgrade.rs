@@ -1,0 +1,118 @@
+//! The binary of a running nginx is replaced: USR2 starts the new one beside the old, WINCH ends the old one's
+//! workers, QUIT the old master. Nobody who was handed over notices.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::daemon::{Daemon, check_log, wait_gone};
+use crate::support::nginx::Builder;
+use crate::support::{Backend, Client, Handshake, ManualBackend, Nginx, proc, wait_until};
+
+#[test]
+fn handed_over_clients_live_on() {
+    let backend = Backend::echo();
+    let (site, old) = site(&backend.address());
+    let mut clients: Vec<Client> =
+        (0..30).map(|_| Client::upgraded(site.address(), "/ws")).collect();
+    let old_workers = old.workers();
+    let new = upgrade(&site, &old);
+
+    // Both accept now.
+    clients.extend((0..10).map(|_| Client::upgraded(site.address(), "/ws")));
+    old.signal(Signal::SIGWINCH);
+    wait_gone(&old_workers);
+    clients.iter_mut().for_each(|client| client.echo("without the old workers"));
+    clients.push(Client::upgraded(site.address(), "/ws"));
+
+    old.quit();
+    assert!(proc::alive(new.pid()));
+    clients.push(Client::upgraded(site.address(), "/ws"));
+    backend.wait_active(clients.len());
+    new.quit();
+    clients.iter_mut().for_each(|client| client.echo("without any nginx"));
+    check_log(&site);
+}
+
+#[test]
+fn the_old_one_can_go_on() {
+    let backend = Backend::echo();
+    let (site, old) = site(&backend.address());
+    let mut clients = vec![Client::upgraded(site.address(), "/ws")];
+    let old_workers = old.workers();
+    let new = upgrade(&site, &old);
+    old.signal(Signal::SIGWINCH);
+    wait_gone(&old_workers);
+    clients.push(Client::upgraded(site.address(), "/ws"));
+    // The way back: the old master starts workers again, the new one quits.
+    old.signal(Signal::SIGHUP);
+    old.wait_workers(2);
+    new.quit();
+    clients.push(Client::upgraded(site.address(), "/ws"));
+    clients.iter_mut().for_each(|client| client.echo("still here"));
+    old.quit();
+    check_log(&site);
+}
+
+#[test]
+fn handshake_under_way_is_finished_by_the_old_worker() {
+    let backend = ManualBackend::unix();
+    let (site, old) = site(&backend.address());
+    let mut client = Client::connect(site.address());
+    client.send(&Handshake::new("/ws").bytes());
+    let mut peer = backend.accept();
+    peer.read_head();
+    let old_workers = old.workers();
+    let _new = upgrade(&site, &old);
+    old.signal(Signal::SIGWINCH);
+    wait_until("one worker has nothing left to do", || old.workers().len() == 1);
+    let taken = peer.take_over();
+    client.expect_101();
+    wait_gone(&old_workers);
+    drop(taken);
+    client.expect_end();
+    old.quit();
+}
+
+#[test]
+fn workers_killed_one_after_the_other_lose_nobody() {
+    let backend = Backend::echo();
+    let nginx = Nginx::builder()
+        .workers(2)
+        .server(format!("location /ws {{ ws_handoff {}; }}", backend.address()))
+        .tolerate("exited on signal 9")
+        .start();
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..4 {
+        clients.extend((0..10).map(|_| Client::upgraded(nginx.address(), "/ws")));
+        nginx.wait_inactive();
+        for victim in nginx.workers() {
+            kill(Pid::from_raw(victim), Signal::SIGKILL).expect("kill a worker");
+        }
+        wait_until("two other workers run", || nginx.workers().len() == 2);
+    }
+    clients.iter_mut().for_each(|client| client.echo("still here"));
+    backend.wait_active(clients.len());
+}
+
+/// Two workers that hand over to `backend`.
+fn site(backend: &str) -> (Builder, Daemon) {
+    // A master that is not a daemon takes the program that started it for an nginx being replaced, and ignores USR2.
+    let site = Nginx::builder()
+        .main("daemon on;")
+        .workers(2)
+        .server(format!("location /ws {{ ws_handoff {backend}; }}"));
+    let old = Daemon::start(&site);
+    old.wait_workers(2);
+    (site, old)
+}
+
+/// Starts the new binary, which is the same file, and waits until it has its workers.
+fn upgrade(site: &Builder, old: &Daemon) -> Daemon {
+    let pid_file = site.dir().join("nginx.pid");
+    old.signal(Signal::SIGUSR2);
+    wait_until("the old pid file is renamed", || site.dir().join("nginx.pid.oldbin").is_file());
+    let new = Daemon::of(&pid_file);
+    assert_ne!(new.pid(), old.pid());
+    new.wait_workers(2);
+    new
+}
