@@ -45,6 +45,8 @@ def test_what_a_client_sends_before_it_has_its_answer_arrives(demo):
 def test_two_clients_meet_in_a_room(demo):
     async def chat():
         first, second = await connect(demo, "/ws/rooms/docker"), await connect(demo, "/ws/rooms/docker")
+        # A member gets its own messages too. The backend has it a moment after the client has its 101.
+        await echoes(second, "I am here")
         await first.send("is anybody there?")
         assert await asyncio.wait_for(second.recv(), 10) == "is anybody there?"
         await first.close()
