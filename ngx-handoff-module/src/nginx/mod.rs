@@ -4,6 +4,7 @@
 mod connection;
 mod pool;
 mod request;
+mod request_flags;
 mod upstream;
 
 pub use connection::Connection;
