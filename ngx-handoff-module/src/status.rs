@@ -208,8 +208,7 @@ fn send(r: Request, format: Format, page: &mut [u8]) -> ngx_int_t {
 
     // SAFETY: a live request.
     let rc = unsafe { ngx_http_send_header(r.raw()) };
-    // SAFETY: as above.
-    if rc == nginx::ERROR || rc > nginx::OK || unsafe { (*r.raw()).header_only() } != 0 {
+    if rc == nginx::ERROR || rc > nginx::OK || r.is_header_only() {
         return rc;
     }
     // SAFETY: the chain lives in the request's pool.

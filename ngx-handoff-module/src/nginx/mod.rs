@@ -7,6 +7,7 @@ mod history;
 mod pool;
 mod regex;
 mod request;
+mod request_flags;
 mod slab;
 mod upstream;
 

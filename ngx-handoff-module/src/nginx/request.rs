@@ -9,6 +9,7 @@ use nginx_sys::{
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule};
 
+use super::request_flags as flags;
 use super::{Connection, ERROR, OK, OutOfMemory, Pool, Upstream, str_bytes, str_of};
 use crate::HandoffModule;
 use crate::conf::LocationConf;
@@ -71,7 +72,7 @@ impl Request {
     /// Whether a client sent it: not a subrequest, not a `post_action`.
     pub fn is_main(self) -> bool {
         // SAFETY: valid by the contract of `from_raw`.
-        unsafe { (*self.raw()).main == self.raw() && (*self.raw()).post_action() == 0 }
+        unsafe { (*self.raw()).main == self.raw() && flags::post_action::get(self.raw()) == 0 }
     }
 
     /// The status that an `error_page` has promised the client already, or 0.
@@ -139,7 +140,8 @@ impl Request {
         // SAFETY: valid by the contract of `from_raw`; all three live in the request's buffers or pool.
         unsafe {
             let r = self.0.as_ref();
-            let unparsed = (r.valid_unparsed_uri() != 0).then(|| str_bytes(r.unparsed_uri));
+            let unparsed = (flags::valid_unparsed_uri::get(self.raw()) != 0)
+                .then(|| str_bytes(r.unparsed_uri));
             (str_bytes(r.uri), str_bytes(r.args), unparsed)
         }
     }
@@ -147,7 +149,7 @@ impl Request {
     /// Whether the normalized path has to be escaped before it is sent on.
     pub fn needs_escaping(self) -> bool {
         // SAFETY: valid by the contract of `from_raw`.
-        unsafe { (*self.raw()).quoted_uri() != 0 || (*self.raw()).internal() != 0 }
+        unsafe { flags::quoted_uri::get(self.raw()) != 0 || flags::internal::get(self.raw()) != 0 }
     }
 
     /// What the client sent after the request head, as far as nginx has read it.
@@ -179,28 +181,28 @@ impl Request {
     pub fn disable_keepalive_after_frames(self) {
         if self.connection().is_tls() || self.has_bytes_after_head() {
             // SAFETY: valid by the contract of `from_raw`.
-            unsafe { (*self.raw()).set_keepalive(0) };
+            unsafe { flags::keepalive::set(self.raw(), 0) };
         }
     }
 
     /// Whether a response head has been sent.
     pub fn head_sent(self) -> bool {
         // SAFETY: valid by the contract of `from_raw`.
-        unsafe { (*self.raw()).header_sent() != 0 }
+        unsafe { flags::header_sent::get(self.raw()) != 0 }
     }
 
     /// Has the next error answered with nginx's own page, not by `error_page`.
     pub fn end_error_pages(self) {
         // SAFETY: valid by the contract of `from_raw`.
-        unsafe { (*self.raw()).set_error_page(1) };
+        unsafe { flags::error_page::set(self.raw(), 1) };
     }
 
     /// As a hand-over needs it: no keep-alive, no lingering close.
     pub fn prepare_takeover(self) {
         // SAFETY: valid by the contract of `from_raw`.
         unsafe {
-            (*self.raw()).set_keepalive(0);
-            (*self.raw()).set_lingering_close(0);
+            flags::keepalive::set(self.raw(), 0);
+            flags::lingering_close::set(self.raw(), 0);
         }
     }
 
@@ -210,7 +212,7 @@ impl Request {
         // SAFETY: valid by the contract of `from_raw`.
         unsafe {
             (*self.raw()).limit_rate = 0;
-            (*self.raw()).set_limit_rate_set(1);
+            flags::limit_rate_set::set(self.raw(), 1);
         }
         self.connection().write().clear_delay();
     }
@@ -218,7 +220,7 @@ impl Request {
     /// Whether filters or the connection still hold output.
     pub fn output_pending(self) -> bool {
         // SAFETY: valid by the contract of `from_raw`.
-        unsafe { (*self.raw()).buffered() != 0 || self.connection().buffered() }
+        unsafe { flags::buffered::get(self.raw()) != 0 || self.connection().buffered() }
     }
 
     /// Pushes pending output towards the client; false if the connection is broken.
@@ -227,10 +229,16 @@ impl Request {
         unsafe { ngx_http_output_filter(self.raw(), core::ptr::null_mut()) != ERROR }
     }
 
+    /// Whether the response consists of its head.
+    pub fn is_header_only(self) -> bool {
+        // SAFETY: valid by the contract of `from_raw`.
+        unsafe { flags::header_only::get(self.raw()) != 0 }
+    }
+
     /// The response consists of its head: finalization sends no last chunk.
     pub fn set_header_only(self) {
         // SAFETY: valid by the contract of `from_raw`.
-        unsafe { (*self.raw()).set_header_only(1) };
+        unsafe { flags::header_only::set(self.raw(), 1) };
     }
 
     /// Adds a field to the response head.
@@ -286,8 +294,7 @@ impl Request {
         // SAFETY: valid by the contract of `from_raw`.
         unsafe {
             let main = (*self.raw()).main;
-            let count = (*main).count();
-            (*main).set_count(count + 1);
+            flags::count::set(main, flags::count::get(main) + 1);
         }
     }
 
