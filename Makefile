@@ -80,6 +80,7 @@ test-all: ## Every test there is: also other nginx versions, a browser, Docker, 
 
 .PHONY: lint
 lint: ## Check format (rustfmt) and lints (clippy); say so where one is not installed
+	@scripts/deps.sh build
 	@scripts/lint.sh $(CARGO_FLAGS)
 
 .PHONY: check
