@@ -3,9 +3,9 @@
 //! This file owns the module table and the wiring to nginx's life cycle; everything else has a file of its own:
 //! `conf` (directives), `handler` (the opening handshake), `head` (the request to the backend), `answer` (its answer),
 //! `refusal` (the body of one), `takeover` (offer, 101, commit), `release` (nginx lets the socket go), `client` (a
-//! client that leaves early), `descriptor` (the one file that sends a descriptor) and `nginx` (views of nginx's structures).
+//! client that leaves early), `descriptor` (the one file that sends a descriptor), `tables` (what a shared object exports)
+//! and `nginx` (views of nginx's structures).
 
-use core::ffi::c_char;
 use core::ptr;
 
 use nginx_sys::{
@@ -30,6 +30,8 @@ mod head;
 mod nginx;
 mod refusal;
 mod release;
+#[cfg(feature = "export-modules")]
+mod tables;
 mod takeover;
 
 /// The module, as the `ngx` crate's configuration traits see it.
@@ -59,6 +61,8 @@ static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
 };
 
 /// The module's entry in nginx's module list.
+// SAFETY: nginx's own modules are named in the same way; in a static build its generated list refers to this one.
+#[unsafe(no_mangle)]
 #[used]
 #[allow(non_upper_case_globals)]
 pub static mut ngx_http_ws_handoff_module: ngx_module_t = ngx_module_t {
@@ -81,25 +85,3 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
         }
     }
 }
-
-// The three tables by which ngx_load_module() finds what a shared object holds.
-
-/// NULL-terminated list of the modules in this object.
-// SAFETY: nginx looks this symbol up by name and expects an array of module pointers.
-#[unsafe(no_mangle)]
-#[allow(non_upper_case_globals)]
-pub static mut ngx_modules: [*const ngx_module_t; 2] =
-    [ptr::addr_of!(ngx_http_ws_handoff_module), ptr::null()];
-
-/// Their names, in the same order.
-// SAFETY: nginx looks this symbol up by name and expects an array of C strings.
-#[unsafe(no_mangle)]
-#[allow(non_upper_case_globals)]
-pub static mut ngx_module_names: [*const c_char; 2] =
-    [c"ngx_http_ws_handoff_module".as_ptr(), ptr::null()];
-
-/// Empty: the order among other modules does not matter to a content handler.
-// SAFETY: nginx looks this symbol up by name and expects an array of C strings.
-#[unsafe(no_mangle)]
-#[allow(non_upper_case_globals)]
-pub static mut ngx_module_order: [*const c_char; 1] = [ptr::null()];
