@@ -74,6 +74,11 @@ test-docker: build/venv-tests/installed ## Test the compose demo (needs a Docker
 	@scripts/deps.sh docker browser
 	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/docker
 
+.PHONY: test-static
+test-static: build $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
+	@scripts/deps.sh build test
+	@tests/static/run.sh $(CARGO_FLAGS)
+
 .PHONY: test-all
 test-all: ## Every test there is: also other nginx versions, a browser, Docker, clean Debian roots (as root)
 	@scripts/test-all.sh $(if $(WITHIN),--within $(WITHIN))

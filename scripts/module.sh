@@ -43,7 +43,7 @@ main() {
 
     configure
     NGINX_SOURCE_DIR=$tree/src NGINX_BUILD_DIR=$tree/objs \
-        cargo build --release --locked --package ngx-handoff-module --no-default-features \
+        cargo build --release --locked --package ngx-handoff-module --no-default-features --features export-modules \
         --target-dir "target/$name"
     stage "target/$name/release/lib$module" "build/$name/modules/$module"
     if [[ $option == --with-nginx ]]; then

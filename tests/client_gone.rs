@@ -209,6 +209,7 @@ fn with_the_real_backend(visit: impl Fn(&Nginx, Leave)) {
     let nginx = site(&backend.address());
     Client::upgraded(nginx.address(), "/ws").reset();
     backend.wait_active(0);
+    nginx.wait_inactive();
     let held = proc::descriptors(backend.pid()).len();
     let before = proc::descriptors(nginx.worker()).len();
     for leave in WAYS {

@@ -4,10 +4,9 @@
 //! `conf` (directives), `handler` (the opening handshake), `head` (the request to the backend), `answer` (its answer),
 //! `refusal` (the body of one), `takeover` (offer, 101, commit), `release` (nginx lets the socket go), `client` (a
 //! client that leaves early), `descriptor` (the one file that sends a descriptor), `zone` (shared memory for counters),
-//! `ledger` (what is counted of a request), `status` (the counters shown), `variables`, and `nginx` (views of nginx's
-//! structures).
+//! `ledger` (what is counted of a request), `status` (the counters shown), `variables`, `tables` (what a shared object
+//! exports) and `nginx` (views of nginx's structures).
 
-use core::ffi::c_char;
 use core::ptr;
 
 use nginx_sys::{
@@ -38,6 +37,8 @@ mod refusal;
 mod release;
 mod set_header;
 mod status;
+#[cfg(feature = "export-modules")]
+mod tables;
 mod takeover;
 mod target;
 mod variables;
@@ -75,6 +76,8 @@ static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
 };
 
 /// The module's entry in nginx's module list.
+// SAFETY: nginx's own modules are named in the same way; in a static build its generated list refers to this one.
+#[unsafe(no_mangle)]
 #[used]
 #[allow(non_upper_case_globals)]
 pub static mut ngx_http_ws_handoff_module: ngx_module_t = ngx_module_t {
@@ -99,25 +102,3 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
         }
     }
 }
-
-// The three tables by which ngx_load_module() finds what a shared object holds.
-
-/// NULL-terminated list of the modules in this object.
-// SAFETY: nginx looks this symbol up by name and expects an array of module pointers.
-#[unsafe(no_mangle)]
-#[allow(non_upper_case_globals)]
-pub static mut ngx_modules: [*const ngx_module_t; 2] =
-    [ptr::addr_of!(ngx_http_ws_handoff_module), ptr::null()];
-
-/// Their names, in the same order.
-// SAFETY: nginx looks this symbol up by name and expects an array of C strings.
-#[unsafe(no_mangle)]
-#[allow(non_upper_case_globals)]
-pub static mut ngx_module_names: [*const c_char; 2] =
-    [c"ngx_http_ws_handoff_module".as_ptr(), ptr::null()];
-
-/// Empty: the order among other modules does not matter to a content handler.
-// SAFETY: nginx looks this symbol up by name and expects an array of C strings.
-#[unsafe(no_mangle)]
-#[allow(non_upper_case_globals)]
-pub static mut ngx_module_order: [*const c_char; 1] = [ptr::null()];

@@ -172,15 +172,15 @@ impl Builder {
             .map(|(name, value)| format!("{name} {value};\n"))
             .collect();
         let events = if events.is_empty() { "worker_connections 1024;" } else { events };
-        let module = paths::module();
-        let module = module.display();
+        let module = paths::module()
+            .map_or_else(String::new, |path| format!("load_module {};", path.display()));
         let log_format = log::FORMAT;
         let config = format!(
             r#"{processes}{main}
 {user}
 pid nginx.pid;
 error_log error.log {log_level};
-load_module {module};
+{module}
 events {{
     {events}
 }}

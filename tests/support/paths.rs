@@ -9,9 +9,13 @@ pub fn nginx() -> PathBuf {
     staged("WS_HANDOFF_TEST_NGINX", "build/sbin/nginx")
 }
 
-/// The module, loaded with `load_module`.
-pub fn module() -> PathBuf {
-    staged("WS_HANDOFF_TEST_MODULE", "build/modules/ngx_http_ws_handoff_module.so")
+/// The module, loaded with `load_module`; `None` for an nginx that it is part of (`builtin` in the environment).
+pub fn module() -> Option<PathBuf> {
+    const VARIABLE: &str = "WS_HANDOFF_TEST_MODULE";
+    if env::var_os(VARIABLE).is_some_and(|value| value == "builtin") {
+        return None;
+    }
+    Some(staged(VARIABLE, "build/modules/ngx_http_ws_handoff_module.so"))
 }
 
 /// The backend program.

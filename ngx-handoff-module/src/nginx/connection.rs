@@ -63,9 +63,16 @@ impl Connection {
     }
 
     /// Whether the connection speaks TLS.
+    #[cfg(any(ngx_feature = "ssl", ngx_feature = "compat"))]
     pub fn is_tls(self) -> bool {
         // SAFETY: valid by the contract of `new`.
         unsafe { !(*self.raw()).ssl.is_null() }
+    }
+
+    /// No connection does in an nginx configured without TLS, whose structure has no such field.
+    #[cfg(not(any(ngx_feature = "ssl", ngx_feature = "compat")))]
+    pub fn is_tls(self) -> bool {
+        false
     }
 
     /// Whether an error was seen on the connection.
