@@ -26,10 +26,10 @@ main() {
 
     kind libraries-and-end-to-end 9 make test
     kind debian-nginx             4 make test NGINX=debian
-    kind static-build            10 make test-static
     kind browser                  5 make test-browser
     kind docker                  14 make test-docker
     kind debian-13               16 tests/roots/run.sh trixie 'make test && make test NGINX=debian'
+    kind static-build            10 make test-static
     kind debian-12               16 tests/roots/run.sh bookworm 'make test && make test NGINX=debian'
 
     echo
