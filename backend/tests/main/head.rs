@@ -177,7 +177,12 @@ async fn the_silent_give_way_to_others() {
         }
     };
     assert_eq!(offer.uri(), "/");
-    assert!(displaced >= 2, "{displaced}");
+    // The second who gave way may be told of after the one who got the room.
+    while displaced < 2 {
+        let next = tokio::time::timeout(PATIENCE, listener.accept()).await.expect("in time");
+        assert!(matches!(next, Err(AcceptError::Displaced)), "{next:?}");
+        displaced += 1;
+    }
     assert_eq!(status(&silent[0].head()), 503, "an answer all the same");
     silent[0].rest();
 }
