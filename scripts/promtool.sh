@@ -3,8 +3,8 @@
 #
 #   scripts/promtool.sh FILE        where to put it
 #
-# From PATH if it is there, else from Debian's package, which is unpacked and not installed: installed, it would start a
-# Prometheus that listens on port 9090.
+# From PATH if it is there, else from Debian's package: promtool from Debian 13 on, prometheus before. It is unpacked and
+# not installed: installed, prometheus would start one that listens on port 9090.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,21 +19,27 @@ main() {
     if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
         fail "promtool is missing. Get it from https://prometheus.io/download/ and put it into PATH."
     fi
-    echo "Getting promtool from Debian's package prometheus"
+    echo "Getting promtool from Debian's package"
     directory=$(mktemp -d)
     trap 'rm -rf "$directory"' EXIT
     if ! download; then
-        (( EUID == 0 )) || fail "apt-get cannot download the package prometheus: is \`sudo apt-get update\` due?"
+        (( EUID == 0 )) || fail "apt-get cannot download the package promtool: is \`sudo apt-get update\` due?"
         apt-get update -qq
-        download || fail "apt-get cannot download the package prometheus"
+        download || fail "apt-get can download neither the package promtool nor prometheus"
     fi
-    dpkg-deb --fsys-tarfile "$directory"/prometheus_*.deb | tar -x -C "$directory" ./usr/bin/promtool
+    dpkg-deb --fsys-tarfile "$directory"/*.deb | tar -x -C "$directory" ./usr/bin/promtool
     mv "$directory/usr/bin/promtool" "$destination"
 }
 
 # apt's own user could not write to the directory, which root does not need.
 download() {
-    (cd "$directory" && apt-get download -qq -o APT::Sandbox::User=root prometheus) >/dev/null 2>&1
+    local package
+    for package in promtool prometheus; do
+        if (cd "$directory" && apt-get download -qq -o APT::Sandbox::User=root "$package") >/dev/null 2>&1; then
+            return
+        fi
+    done
+    return 1
 }
 
 fail() {
