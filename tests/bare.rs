@@ -238,6 +238,6 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        assert!(self.0.stop(Signal::SIGINT, crate::support::PATIENCE), "strace does not detach");
+        assert!(self.0.stop(Signal::SIGINT, *crate::support::PATIENCE), "strace does not detach");
     }
 }

@@ -210,7 +210,7 @@ fn between_offer_and_commit_backend_dies_and_a_post_action_takes_long() {
     stuck.let_off();
     let Stuck { mut client, peer, offer, .. } = stuck;
     drop(peer);
-    let pending = requests.recv_timeout(PROMPTLY).expect("the post_action");
+    let pending = requests.recv_timeout(*PROMPTLY).expect("the post_action");
     client.expect_end();
     drop((pending, offer));
 }
@@ -373,7 +373,7 @@ fn site(address: &str, directives: &str) -> Nginx {
 }
 
 fn wait_descriptors(nginx: &Nginx, before: usize) {
-    wait_for_within("the worker holds as many descriptors as before", PROMPTLY, || {
+    wait_for_within("the worker holds as many descriptors as before", *PROMPTLY, || {
         (proc::descriptors(nginx.worker()).len() == before).then_some(())
     });
 }

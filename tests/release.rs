@@ -194,7 +194,7 @@ impl Slow {
             .collect();
         let mut peers: Vec<Peer> = (0..EACH)
             .map(|_| {
-                let mut peer = self.requests.recv_timeout(PATIENCE).expect("a proxied request");
+                let mut peer = self.requests.recv_timeout(*PATIENCE).expect("a proxied request");
                 peer.read_head();
                 peer.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
                 peer

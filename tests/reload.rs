@@ -59,7 +59,7 @@ fn graceful_quit() {
     let mut clients = connect(&nginx);
     let worker = nginx.worker();
     nginx.signal(Signal::SIGQUIT);
-    wait_for_within("the worker exits", PROMPTLY, || (!proc::alive(worker)).then_some(()));
+    wait_for_within("the worker exits", *PROMPTLY, || (!proc::alive(worker)).then_some(()));
     all_talk(&mut clients);
 }
 
@@ -95,7 +95,7 @@ fn reload_in_the_middle_of_a_handshake() {
     assert!(proc::alive(old), "it owes a client an answer");
     let taken = peer.take_over();
     client.expect_101();
-    wait_for_within("the old worker exits", PROMPTLY, || (!proc::alive(old)).then_some(()));
+    wait_for_within("the old worker exits", *PROMPTLY, || (!proc::alive(old)).then_some(()));
     drop(taken);
     client.expect_end();
 }
@@ -112,7 +112,7 @@ fn tunnelled_client_keeps_its_worker_until_it_leaves() {
     client.echo("still there");
     assert!(proc::alive(old));
     drop(client);
-    wait_for_within("the old worker exits", PROMPTLY, || (!proc::alive(old)).then_some(()));
+    wait_for_within("the old worker exits", *PROMPTLY, || (!proc::alive(old)).then_some(()));
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn all_that_was_sent_before_the_close_arrives() {
         });
         let site = Site::new(&backend.address(), "");
         site.run("send", &[how]);
-        let bytes = received.recv_timeout(PATIENCE).expect("the backend sees the end");
+        let bytes = received.recv_timeout(*PATIENCE).expect("the backend sees the end");
         let payload: Vec<u8> = (0..1 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
         let frame = Frame::read(&mut bytes.as_slice()).expect("a whole frame");
         assert!(frame == Frame::new(BINARY, payload), "after {how}");

@@ -112,7 +112,7 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         let exited = self.process.exited();
-        let stopped = self.process.stop(Signal::SIGTERM, PROMPTLY);
+        let stopped = self.process.stop(Signal::SIGTERM, *PROMPTLY);
         if thread::panicking() || exited.is_some() || !stopped {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();

@@ -99,7 +99,7 @@ impl ManualBare {
     pub fn accept(&self) -> UnixStream {
         let (stream, _) = wait_for("nginx connects", || self.listener.accept().ok());
         stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(*PATIENCE)).unwrap();
         stream
     }
 }

@@ -141,14 +141,14 @@ impl Client {
 
     /// Insists that the connection ends promptly; what came before and how it ended.
     pub fn expect_end(&mut self) -> (Vec<u8>, End) {
-        self.stream.get_ref().set_read_timeout(Some(PROMPTLY)).unwrap();
+        self.stream.get_ref().set_read_timeout(Some(*PROMPTLY)).unwrap();
         let mut bytes = Vec::new();
         let end = match self.stream.read_to_end(&mut bytes) {
             Ok(_) => End::Eof,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => End::Reset,
-            Err(error) => panic!("no end within {PROMPTLY:?}: {error}, after {bytes:?}"),
+            Err(error) => panic!("no end within {:?}: {error}, after {bytes:?}", *PROMPTLY),
         };
-        self.stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        self.stream.get_ref().set_read_timeout(Some(*PATIENCE)).unwrap();
         (bytes, end)
     }
 

@@ -29,19 +29,25 @@ pub use head::{Handshake, Head};
 pub use nginx::Nginx;
 pub use peer::Peer;
 
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything that must happen may take on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| Duration::from_secs(20) * factor());
 
 /// What "promptly" means: far below every timeout of nginx that could hide a hang-up that never
 /// came (the shortest default is 60 s), far above what a loaded machine needs.
-pub const PROMPTLY: Duration = Duration::from_secs(5);
+pub static PROMPTLY: LazyLock<Duration> = LazyLock::new(|| Duration::from_secs(5) * factor());
+
+/// What both are multiplied by, for an nginx that runs under something that slows it down.
+fn factor() -> u32 {
+    std::env::var("WS_HANDOFF_TEST_PATIENCE").map_or(1, |factor| factor.parse().expect("a number"))
+}
 
 /// Polls `probe` until it yields; panics with `what` after [`PATIENCE`].
 pub fn wait_for<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
-    wait_for_within(what, PATIENCE, probe)
+    wait_for_within(what, *PATIENCE, probe)
 }
 
 /// Polls `probe` until it yields; panics with `what` after `limit`.

@@ -57,8 +57,8 @@ impl Dial {
             .unwrap_or_else(|error| panic!("connect to {to}: {error}"));
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(*PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(*PATIENCE)).unwrap();
         stream
     }
 }

@@ -256,7 +256,11 @@ impl Nginx {
         }
         proc::children(self.master())
             .into_iter()
-            .filter(|pid| proc::command_line(*pid).starts_with("nginx: worker process"))
+            .filter(|pid| {
+                let command = proc::command_line(*pid);
+                // Under valgrind a process cannot change what its command line seems to be.
+                command.starts_with("nginx: worker process") || command.contains("valgrind")
+            })
             .collect()
     }
 
@@ -278,7 +282,7 @@ impl Nginx {
         wait_until("new workers run", || {
             self.workers().iter().filter(|pid| !old.contains(pid)).count() == self.site.workers
         });
-        super::wait_for_within("old workers exit", PROMPTLY, || {
+        super::wait_for_within("old workers exit", *PROMPTLY, || {
             old.iter().all(|pid| !proc::alive(*pid)).then_some(())
         });
     }
@@ -288,7 +292,7 @@ impl Nginx {
         let status = self.site.command().args(["-s", "stop"]).status().expect("nginx -s stop");
         assert!(status.success());
         let mut process = self.process.take().expect("nginx runs");
-        assert!(process.wait(PROMPTLY).success());
+        assert!(process.wait(*PROMPTLY).success());
     }
 
     pub fn stub_status(&self) -> StubStatus {
@@ -352,9 +356,9 @@ impl Nginx {
         let mut complaints = Vec::new();
         if let Some(mut process) = self.process.take() {
             let workers = proc::children(process.pid());
-            if !process.stop(Signal::SIGQUIT, PATIENCE) {
+            if !process.stop(Signal::SIGQUIT, *PATIENCE) {
                 complaints.push("still busy long after SIGQUIT".to_owned());
-                process.stop(Signal::SIGTERM, PROMPTLY);
+                process.stop(Signal::SIGTERM, *PROMPTLY);
             }
             drop(process);
             for pid in workers.into_iter().filter(|pid| proc::alive(*pid)) {

@@ -192,8 +192,8 @@ impl Peer {
 pub fn tcp_stream(client: OwnedFd) -> TcpStream {
     let stream = TcpStream::from(client);
     stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(*PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(*PATIENCE)).unwrap();
     stream
 }
 
@@ -215,12 +215,12 @@ impl Stream {
     fn set_deadlines(&self) -> io::Result<()> {
         match self {
             Stream::Unix(stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))
+                stream.set_read_timeout(Some(*PATIENCE))?;
+                stream.set_write_timeout(Some(*PATIENCE))
             }
             Stream::Tcp(stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))
+                stream.set_read_timeout(Some(*PATIENCE))?;
+                stream.set_write_timeout(Some(*PATIENCE))
             }
         }
     }

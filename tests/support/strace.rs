@@ -35,7 +35,7 @@ impl Strace {
 
     /// The system calls seen.
     pub fn detach(mut self) -> Vec<String> {
-        assert!(self.process.stop(Signal::SIGINT, PATIENCE), "strace does not detach");
+        assert!(self.process.stop(Signal::SIGINT, *PATIENCE), "strace does not detach");
         let trace = fs::read_to_string(self.dir.path().join("trace")).expect("read the trace");
         trace.lines().map(str::to_owned).collect()
     }
