@@ -14,6 +14,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PORT ?= 8080
 CONNECTIONS ?= 15000
 ROUNDS ?= 10
+SECONDS ?= 60
 # Which nginx the module is for: empty (the one that the build compiles), `debian`, or a directory with nginx's source.
 NGINX ?=
 # nginx itself would take this variable of the environment for sockets that it inherits.
@@ -64,6 +65,21 @@ else
 	@scripts/test.sh --against "$$(scripts/module.sh "$(NGINX)" --where)" $(CARGO_FLAGS)
 endif
 
+.PHONY: test-asan
+test-asan: build $(VENV) $(PROMTOOL) ## Run the end-to-end tests under AddressSanitizer and LeakSanitizer
+	@scripts/deps.sh test
+	@scripts/asan.sh $(CARGO_FLAGS)
+
+.PHONY: test-valgrind
+test-valgrind: build $(VENV) $(PROMTOOL) ## Run end-to-end tests under valgrind's memcheck
+	@scripts/deps.sh test valgrind
+	@scripts/valgrind.sh $(CARGO_FLAGS)
+
+.PHONY: fuzz
+fuzz: ## Fuzz everything that reads bytes from outside, each target for SECONDS=60
+	@scripts/deps.sh build fuzz
+	@scripts/fuzz.sh $(SECONDS)
+
 .PHONY: test-browser
 test-browser: build build/venv-tests/installed ## Test the demo page in Chromium
 	@scripts/deps.sh browser
@@ -96,6 +112,7 @@ check: ## Type-check everything, tests included
 .PHONY: fmt
 fmt: ## Format the sources
 	@$(CARGO) fmt --all
+	@$(CARGO) fmt --manifest-path handoff-protocol/fuzz/Cargo.toml
 
 .PHONY: bench
 bench: build ## Memory of idle connections, handed over and proxied (CONNECTIONS=15000)

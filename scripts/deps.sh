@@ -5,6 +5,8 @@
 #                                     debian:  the module for Debian's own nginx
 #                                     venv:    the Python client in build/venv
 #                                     test:    the end-to-end tests
+#                                     valgrind: the same under valgrind
+#                                     fuzz:    the fuzz targets
 #                                     browser: the tests of the demo page
 #                                     docker:  the tests of the compose demo
 #                                     roots:   the tests in clean Debian roots
@@ -20,6 +22,9 @@ declare -A needed=(
     [venv]="python3 python3-venv"
     # openssl makes the wss tests' certificate, strace watches a worker's system calls.
     [test]="openssl python3 python3-venv strace"
+    [valgrind]="valgrind"
+    # libFuzzer is C++, and comes as source.
+    [fuzz]="g++"
     [browser]="chromium chromium-driver python3 python3-venv"
     [docker]="debootstrap python3 python3-venv"
     [roots]="debootstrap git"
