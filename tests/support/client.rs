@@ -40,8 +40,8 @@ impl Client {
     /// A connection that is none over IPv4; a Unix socket does in the same type.
     pub fn over(stream: impl Into<OwnedFd>) -> Client {
         let stream = TcpStream::from(stream.into());
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(*PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(*PATIENCE)).unwrap();
         Client { stream: BufReader::with_capacity(1 << 16, stream) }
     }
 

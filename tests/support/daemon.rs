@@ -78,7 +78,7 @@ impl Drop for Daemon {
 
 /// Waits until these processes have exited.
 pub fn wait_gone(pids: &[i32]) {
-    wait_for_within(&format!("{pids:?} exit"), PATIENCE, || {
+    wait_for_within(&format!("{pids:?} exit"), *PATIENCE, || {
         pids.iter().all(|pid| !proc::alive(*pid)).then_some(())
     });
 }
