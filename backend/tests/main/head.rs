@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use ws_handoff_backend::{AcceptError, HandoffListener, OfferOptions, Options};
 
 use crate::fake::nginx::{Nginx, request};
-use crate::fake::{field, is_at_end, status};
+use crate::fake::{PATIENCE, field, is_at_end, status};
 
 fn bind(offers: OfferOptions) -> (HandoffListener, PathBuf, TempDir) {
     let directory = tempfile::tempdir().expect("directory");
