@@ -60,5 +60,7 @@ mod phases;
 mod binary_upgrade;
 // An upstream that proxy_pass uses as well: a handover may use a connection that pages have left.
 mod shared_peers;
+// Each line that the module can write to the error log is explained.
+mod messages;
 // What newer versions of nginx add.
 mod versions;
