@@ -31,6 +31,8 @@ mod tunnel;
 mod failure;
 // Backends and workers that are killed while thousands of clients come.
 mod faults;
+// Descriptors run out: in nginx, in flight between the two, in the backend.
+mod descriptors;
 // The client vanishes, at each step.
 mod client_gone;
 // The 101 has to wait for the client's send buffer; the received socket is as a new one.
