@@ -13,7 +13,7 @@ use crate::support::metrics::{self, LOCATION, ZONE, expect};
 use crate::support::nginx::{Builder, signal_worker};
 use crate::support::stuck::{Stuck, Trap};
 use crate::support::{
-    Backend, Client, FakeBackend, Handshake, ManualBackend, Nginx, Peer, net, wait_until,
+    Backend, Client, FakeBackend, Handshake, ManualBackend, Nginx, Peer, net, proc, wait_until,
 };
 
 #[test]
@@ -300,11 +300,10 @@ fn nginx_out_of_descriptors() {
     let mut client = Client::connect(nginx.address());
     nginx.serve_others();
     let worker = nginx.worker();
-    let before = set_descriptor_limit(worker, None);
-    set_descriptor_limit(worker, Some(0));
+    let before = proc::limit_descriptors(worker, 0);
     client.send(&Handshake::new("/ws").bytes());
     assert_eq!(client.read_head().status(), 500);
-    set_descriptor_limit(worker, Some(before));
+    proc::limit_descriptors(worker, before);
     expect(&nginx, &["requests ws failed 1", "failures ws local 1"]);
 }
 
@@ -707,19 +706,4 @@ fn edit(nginx: &Nginx, from: &str, to: &str) {
     let text = fs::read_to_string(&path).expect("read nginx.conf");
     assert!(text.contains(from), "no {from} in {text}");
     fs::write(path, text.replace(from, to)).expect("write nginx.conf");
-}
-
-/// Sets the soft limit of a process's descriptors; the one before.
-fn set_descriptor_limit(pid: i32, limit: Option<u64>) -> u64 {
-    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a null pointer for "change nothing", and room for the old limits.
-    let got = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut old) };
-    assert_eq!(got, 0, "prlimit");
-    if let Some(limit) = limit {
-        let new = libc::rlimit { rlim_cur: limit, rlim_max: old.rlim_max };
-        // SAFETY: limits, and a null pointer for "no matter what they were".
-        let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &new, std::ptr::null_mut()) };
-        assert_eq!(set, 0, "prlimit");
-    }
-    old.rlim_cur
 }

@@ -29,6 +29,12 @@ mod keepalive;
 mod tunnel;
 // A thousand times each: backends that fail before the offer, after it, and between offer and commit.
 mod failure;
+// Backends and workers that are killed while thousands of clients come.
+mod faults;
+// Descriptors run out: in nginx, in flight between the two, in the backend.
+mod descriptors;
+// Clients and backends that take their time, or never end.
+mod slow;
 // The client vanishes, at each step.
 mod client_gone;
 // The 101 has to wait for the client's send buffer; the received socket is as a new one.

@@ -1,30 +1,55 @@
 //! The real backend program.
 
 use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::client::Client;
 use super::fake::socket_dir;
 use super::process::Process;
-use super::{PROMPTLY, net, paths, proc, wait_until};
+use super::{PATIENCE, PROMPTLY, net, paths, proc, wait_until};
+
+const NAME: &str = "ws-handoff-backend";
 
 /// A running `ws-handoff-backend` with its Unix socket and its admin port.
 pub struct Backend {
     process: Process,
+    command: Command,
     dir: TempDir,
     admin: SocketAddr,
-    draining: bool,
+    /// Whether the test has told it to.
+    ends: bool,
 }
 
 impl Backend {
     /// Starts it with these arguments besides `--socket` and `--admin`.
     pub fn start(arguments: &[&str]) -> Backend {
+        Backend::spawn(arguments, |_| ())
+    }
+
+    /// Serves an echo, with so many descriptors at most.
+    pub fn start_limited(descriptors: u64) -> Backend {
+        Backend::spawn(&["--app", "echo"], move |command| {
+            // SAFETY: setrlimit(2) is async-signal-safe and nothing is allocated between fork and exec.
+            unsafe {
+                command.pre_exec(move || {
+                    setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)
+                        .map_err(io::Error::from)
+                });
+            }
+        })
+    }
+
+    fn spawn(arguments: &[&str], prepare: impl FnOnce(&mut Command)) -> Backend {
         let dir = socket_dir();
         let admin: SocketAddr = (Ipv4Addr::LOCALHOST, net::free_port()).into();
         let log = fs::File::create(dir.path().join("log")).expect("create the backend's log");
@@ -37,15 +62,35 @@ impl Backend {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log's descriptor"))
             .stderr(log);
-        let process = Process::spawn("ws-handoff-backend", &mut command, Signal::SIGKILL);
-        let mut backend = Backend { process, dir, admin, draining: false };
-        wait_until("the backend listens", || {
-            if let Some(status) = backend.process.exited() {
-                panic!("the backend exited: {status}\n{}", backend.log());
-            }
-            backend.socket().exists() && TcpStream::connect(admin).is_ok()
-        });
+        prepare(&mut command);
+        let process = Process::spawn(NAME, &mut command, Signal::SIGKILL);
+        let mut backend = Backend { process, command, dir, admin, ends: false };
+        backend.wait_listening();
         backend
+    }
+
+    /// Kills it: SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.process.wait(*PATIENCE);
+        self.ends = true;
+    }
+
+    /// Starts it once more, as it was started, where it has ended.
+    pub fn start_again(&mut self) {
+        self.process = Process::spawn(NAME, &mut self.command, Signal::SIGKILL);
+        self.ends = false;
+        self.wait_listening();
+    }
+
+    fn wait_listening(&mut self) {
+        wait_until("the backend listens", || {
+            if let Some(status) = self.process.exited() {
+                panic!("the backend exited: {status}\n{}", self.log());
+            }
+            // One that was killed has left its socket's file behind, which refuses connections.
+            UnixStream::connect(self.socket()).is_ok() && TcpStream::connect(self.admin).is_ok()
+        });
     }
 
     /// Serves an echo.
@@ -87,7 +132,7 @@ impl Backend {
     /// Tells it to drain and exit.
     pub fn drain(&mut self) {
         self.process.signal(Signal::SIGTERM);
-        self.draining = true;
+        self.ends = true;
     }
 
     /// Waits until it serves exactly `count` clients.
@@ -119,7 +164,7 @@ impl Drop for Backend {
             eprintln!("backend:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
         if !thread::panicking() {
-            let expected = self.draining || exited.is_none();
+            let expected = self.ends || exited.is_none();
             assert!(expected, "the backend had exited: {exited:?}");
         }
     }

@@ -2,9 +2,11 @@
 //! leaves each step to the test, [`FullBacklog`] never accepts.
 
 use std::any::Any;
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -72,6 +74,16 @@ impl FakeBackend {
         match &self.address {
             Address::Unix(path) => format!("unix:{}", path.display()),
             Address::Tcp(address) => address.to_string(),
+        }
+    }
+
+    /// Lets workers connect that are not of the tests' own user.
+    pub fn admit_everybody(&self) {
+        let Address::Unix(path) = &self.address else { return };
+        let dir = path.parent().expect("a directory");
+        for (path, mode) in [(dir, 0o711), (path, 0o666)] {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(path, mode).expect("change the mode");
         }
     }
 

@@ -40,6 +40,40 @@ pub fn value(nginx: &Nginx, sample: &str) -> u64 {
     found.unwrap_or(0)
 }
 
+/// All counters at one time.
+#[derive(Debug)]
+pub struct Snapshot(Vec<String>);
+
+impl Snapshot {
+    /// When nothing is in progress any more, so that the counts belong together.
+    pub fn at_rest(nginx: &Nginx) -> Snapshot {
+        wait_for("nothing is in progress", || {
+            let samples = nonzero(nginx);
+            let busy = samples.iter().any(|sample| sample.starts_with("in_progress"));
+            (!busy).then_some(Snapshot(samples))
+        })
+    }
+
+    /// The sum over all upstreams of `family` with that label: `sum("requests", "fd")`.
+    pub fn sum(&self, family: &str, label: &str) -> usize {
+        let counts = self.0.iter().filter_map(|sample| {
+            let mut words = sample.split(' ');
+            let (first, last) = (words.next()?, words.next_back()?);
+            let found = first == family && words.next_back()? == label;
+            found.then(|| last.parse::<usize>().expect("a count"))
+        });
+        counts.sum()
+    }
+
+    /// Requests that have ended.
+    pub fn ended(&self) -> usize {
+        ["fd", "tunnel", "refused", "failed"]
+            .iter()
+            .map(|result| self.sum("requests", result))
+            .sum()
+    }
+}
+
 /// The text as Prometheus gets it.
 pub fn text(nginx: &Nginx) -> String {
     let mut client = Client::connect(nginx.address());

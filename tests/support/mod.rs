@@ -21,6 +21,7 @@ pub mod process;
 pub mod python;
 pub mod strace;
 pub mod stuck;
+pub mod swarm;
 
 pub use backend::Backend;
 pub use client::Client;

@@ -38,6 +38,7 @@ pub struct Builder {
     server: String,
     tolerated: Vec<&'static str>,
     quiet: bool,
+    user: &'static str,
 }
 
 /// What stub_status reports.
@@ -115,6 +116,12 @@ impl Builder {
         self
     }
 
+    /// Workers that are no root's, where the tests run as root.
+    pub fn unprivileged(mut self) -> Self {
+        self.user = "nobody nogroup";
+        self
+    }
+
     pub fn start(self) -> Nginx {
         self.write_config();
         let mut nginx = Nginx { process: None, site: self };
@@ -146,6 +153,7 @@ impl Builder {
             server: String::new(),
             tolerated: Vec::new(),
             quiet: false,
+            user: "root",
         }
     }
 
@@ -163,7 +171,10 @@ impl Builder {
     }
 
     pub fn write_config(&self) {
-        let user = if Uid::effective().is_root() { "user root;" } else { "" };
+        let user = match Uid::effective().is_root() {
+            true => format!("user {};", self.user),
+            false => String::new(),
+        };
         let Builder { log_level, workers, listen, main, events, http, server, port, .. } = self;
         let workers = workers.to_string();
         let processes: String = [("daemon", "off"), ("worker_processes", workers.as_str())]

@@ -1,6 +1,8 @@
-//! What /proc tells of a process: its children, descriptors and memory.
+//! What /proc tells of a process: its children, descriptors and memory; and the limit of its descriptors.
 
 use std::fs;
+use std::io;
+use std::time::Duration;
 
 /// Pids of the live children of `parent`.
 pub fn children(parent: i32) -> Vec<i32> {
@@ -63,6 +65,41 @@ pub fn resident(pid: i32) -> u64 {
     let line = rollup.lines().find(|line| line.starts_with("Rss:")).expect("Rss in smaps_rollup");
     let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("Rss value");
     kib * 1024
+}
+
+/// CPU time that `pid` has used, in user and kernel mode.
+pub fn cpu_time(pid: i32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("read stat");
+    let (_, fields) = text.rsplit_once(')').expect("a command in parentheses");
+    // The 14th and 15th field of proc_pid_stat(5); the command is the second.
+    let ticks = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>());
+    let ticks: u64 = ticks.map(|ticks| ticks.expect("a number")).sum();
+    // SAFETY: sysconf(3) only returns a number.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let per_second = u64::try_from(per_second).expect("clock ticks per second");
+    Duration::from_millis(ticks * 1000 / per_second)
+}
+
+/// Sets the soft limit of the descriptors of `pid`, which are those below it; the limit before.
+pub fn limit_descriptors(pid: i32, limit: u64) -> u64 {
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a null pointer for "change nothing", and room for the old limits.
+    let got = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &mut old) };
+    assert_eq!(got, 0, "prlimit: {}", io::Error::last_os_error());
+    let new = libc::rlimit { rlim_cur: limit, rlim_max: old.rlim_max };
+    // SAFETY: limits, and a null pointer for "no matter what they were".
+    let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &new, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "prlimit: {}", io::Error::last_os_error());
+    old.rlim_cur
+}
+
+/// Leaves `pid` room for `count` more descriptors; the limit before.
+pub fn leave_descriptors(pid: i32, count: usize) -> u64 {
+    let used: Vec<u32> = descriptors(pid).into_iter().map(|(number, _)| number).collect();
+    let free = (0..).filter(|number| !used.contains(number));
+    // The first number that may not be taken any more.
+    let limit = free.clone().nth(count).expect("numbers do not end");
+    limit_descriptors(pid, limit.into())
 }
 
 /// State letter and parent of `pid`. The command in parentheses may hold anything: the fields
