@@ -50,7 +50,12 @@ pub unsafe extern "C" fn input_filter(data: *mut c_void, bytes: isize) -> ngx_in
     context.chunked.set(decoder);
     match result {
         Ok(()) => nginx::OK,
-        Err(OutOfMemory) => nginx::ERROR,
+        Err(OutOfMemory) => {
+            // nginx closes now, whatever waits to be sent. The head usually does (postpone_output): a refusal that is
+            // logged as one should be one for the client, too.
+            r.send_postponed();
+            nginx::ERROR
+        }
     }
 }
 

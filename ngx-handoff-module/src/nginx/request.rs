@@ -4,8 +4,9 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use nginx_sys::{
-    ngx_buf_t, ngx_http_core_loc_conf_t, ngx_http_output_filter, ngx_http_request_t,
-    ngx_list_part_t, ngx_list_push, ngx_log_t, ngx_pool_cleanup_add, ngx_table_elt_t, ngx_uint_t,
+    NGX_HTTP_FLUSH, ngx_buf_t, ngx_http_core_loc_conf_t, ngx_http_output_filter,
+    ngx_http_request_t, ngx_http_send_special, ngx_list_part_t, ngx_list_push, ngx_log_t,
+    ngx_pool_cleanup_add, ngx_table_elt_t, ngx_uint_t,
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule};
 
@@ -227,6 +228,12 @@ impl Request {
     pub fn flush(self) -> bool {
         // SAFETY: valid by the contract of `from_raw`; a null chain means "what is pending".
         unsafe { ngx_http_output_filter(self.raw(), core::ptr::null_mut()) != ERROR }
+    }
+
+    /// Sends what has been postponed until there is more of it (`postpone_output`), as far as the client takes it.
+    pub fn send_postponed(self) {
+        // SAFETY: valid by the contract of `from_raw`. A failure shows on the connection.
+        unsafe { ngx_http_send_special(self.raw(), NGX_HTTP_FLUSH as usize) };
     }
 
     /// Whether the response consists of its head.
