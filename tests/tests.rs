@@ -56,6 +56,8 @@ mod processes;
 mod listeners;
 // What runs before the location, and beside it: limits, subrequests, mirrors, try_files, if.
 mod phases;
+// What any access log can be told to write, of a client that is no longer nginx's.
+mod access_log;
 // A new nginx binary takes over while clients stay.
 mod binary_upgrade;
 // An upstream that proxy_pass uses as well: a handover may use a connection that pages have left.
