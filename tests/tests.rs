@@ -54,8 +54,11 @@ mod event_methods;
 mod processes;
 // Clients that come by IPv6, over a Unix socket, through a proxy that speaks the PROXY protocol.
 mod listeners;
-// What runs before the location, and beside it: limits, subrequests, mirrors, try_files, if.
+// What runs before the location, and beside it: limit_req, subrequests, mirrors, try_files, if.
 mod phases;
+// limit_conn and stub_status: who is a connection of nginx's, and until when.
+mod limit_conn;
+mod stub_status;
 // What any access log can be told to write, of a client that is no longer nginx's.
 mod access_log;
 // A new nginx binary takes over while clients stay.
