@@ -61,6 +61,8 @@ mod limit_conn;
 mod stub_status;
 // What any access log can be told to write, of a client that is no longer nginx's.
 mod access_log;
+// Old workers that may not wait for long: whom worker_shutdown_timeout ends.
+mod shutdown_timeout;
 // A new nginx binary takes over while clients stay.
 mod binary_upgrade;
 // An upstream that proxy_pass uses as well: a handover may use a connection that pages have left.
