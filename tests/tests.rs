@@ -69,3 +69,5 @@ mod binary_upgrade;
 mod shared_peers;
 // What newer versions of nginx add.
 mod versions;
+// A shared object for another nginx is refused when it is loaded.
+mod load_module;
