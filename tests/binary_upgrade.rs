@@ -1,6 +1,8 @@
 //! The binary of a running nginx is replaced: USR2 starts the new one beside the old, WINCH ends the old one's
 //! workers, QUIT the old master. Nobody who was handed over notices.
 
+use std::os::unix::net::UnixStream;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -92,6 +94,39 @@ fn workers_killed_one_after_the_other_lose_nobody() {
     }
     clients.iter_mut().for_each(|client| client.echo("still here"));
     backend.wait_active(clients.len());
+}
+
+#[test]
+fn listening_unix_socket_outlives_either_master() {
+    let backend = Backend::echo();
+    let site = Nginx::builder().main("daemon on;").workers(2);
+    let socket = site.dir().join("listen");
+    let listen = format!("listen unix:{};", socket.display());
+    let location = format!("location /ws {{ ws_handoff {}; }}", backend.address());
+    let site = site.server(listen).server(location);
+    let mut clients: Vec<Client> = Vec::new();
+    let mut another = || {
+        let mut client = Client::over(UnixStream::connect(&socket).expect("connect"));
+        client.upgrade("/ws");
+        clients.push(client);
+        clients.iter_mut().for_each(|client| client.echo("still here"));
+    };
+    let old = Daemon::start(&site);
+    old.wait_workers(2);
+    another();
+    let new = upgrade(&site, &old);
+    another();
+    old.quit();
+    another();
+    // The way back from an upgrade that failed: the newest goes at once, and leaves the name of the socket there.
+    let newest = upgrade(&site, &new);
+    another();
+    newest.signal(Signal::SIGTERM);
+    wait_gone(&[newest.pid()]);
+    another();
+    new.quit();
+    clients.iter_mut().for_each(|client| client.echo("without any nginx"));
+    check_log(&site);
 }
 
 /// Two workers that hand over to `backend`.

@@ -27,6 +27,7 @@ fn raw_frames_of_every_kind_pass() {
     client.expect_frame(BINARY, &large);
     client.send_frame(&Frame::new(PING, "are you there"));
     client.expect_frame(PONG, b"are you there");
+    client.echo_in_a_row();
     client.send_frame(&Frame::new(CLOSE, 1000u16.to_be_bytes()));
     let answer = client.read_frame();
     assert_eq!((answer.opcode, &answer.payload[..2]), (CLOSE, [0x03, 0xE8].as_slice()));

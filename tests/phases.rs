@@ -1,38 +1,9 @@
-//! What runs before the location and beside it: limits, access, subrequests, mirrors, `try_files`, `if`.
+//! What runs before the location and beside it: limit_req, access, subrequests, mirrors, `try_files`, `if`.
 
 use std::time::{Duration, Instant};
 
 use crate::support::frame::{Frame, TEXT};
 use crate::support::{Client, FakeBackend, Handshake, ManualBackend, Nginx};
-
-#[test]
-fn limit_conn_counts_a_client_until_it_is_handed_over() {
-    let backend = ManualBackend::unix();
-    let nginx = Nginx::builder()
-        .http("limit_conn_zone $binary_remote_addr zone=address:1m;")
-        .server(format!(
-            "location /ws {{ limit_conn address 1; ws_handoff {}; }}",
-            backend.address()
-        ))
-        .start();
-    let mut kept = Vec::new();
-    for _ in 0..3 {
-        let mut first = Client::connect(nginx.address());
-        first.send(&Handshake::new("/ws").bytes());
-        let mut peer = backend.accept();
-        peer.read_head();
-        // While it is asked for, there is no place for another.
-        let head = Client::connect(nginx.address()).ask(&Handshake::new("/ws"));
-        assert_eq!(head.status(), 503);
-        kept.push(peer.take_over());
-        first.expect_101();
-        kept.last_mut().map(|taken| &taken.stream).expect("just pushed");
-        // Handed over it holds none: a limit on live clients is the backend's to keep.
-        nginx.wait_inactive();
-        drop(first);
-    }
-    assert!(backend.try_accept().is_none(), "a refused client reached the backend");
-}
 
 #[test]
 fn limit_req_delays_and_refuses() {

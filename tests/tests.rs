@@ -60,8 +60,15 @@ mod event_methods;
 mod processes;
 // Clients that come by IPv6, over a Unix socket, through a proxy that speaks the PROXY protocol.
 mod listeners;
-// What runs before the location, and beside it: limits, subrequests, mirrors, try_files, if.
+// What runs before the location, and beside it: limit_req, subrequests, mirrors, try_files, if.
 mod phases;
+// limit_conn and stub_status: who is a connection of nginx's, and until when.
+mod limit_conn;
+mod stub_status;
+// What any access log can be told to write, of a client that is no longer nginx's.
+mod access_log;
+// Old workers that may not wait for long: whom worker_shutdown_timeout ends.
+mod shutdown_timeout;
 // A new nginx binary takes over while clients stay.
 mod binary_upgrade;
 // An upstream that proxy_pass uses as well: a handover may use a connection that pages have left.
@@ -70,3 +77,5 @@ mod shared_peers;
 mod messages;
 // What newer versions of nginx add.
 mod versions;
+// A shared object for another nginx is refused when it is loaded.
+mod load_module;

@@ -138,6 +138,7 @@ fn talks_through_the_tunnel(nginx: &Nginx, target: &str) {
     let large: Vec<u8> = (0..1 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
     client.send_frame(&Frame::new(BINARY, large.as_slice()));
     client.expect_frame(BINARY, &large);
+    client.echo_in_a_row();
     assert_eq!(nginx.stub_status().active, 2, "the tunnel and the one that asks");
     drop(client);
     nginx.wait_inactive();

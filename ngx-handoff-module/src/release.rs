@@ -42,6 +42,9 @@ pub fn install_cleanup(r: Request, context: Context) -> Result<(), OutOfMemory> 
 pub fn release(r: Request, context: Context) {
     let client = r.connection();
 
+    // What the access log may want to know ($server_addr, $server_port) and the dummy could not tell.
+    client.learn_local_address();
+
     // A registration with epoll belongs to the open file description, which lives on in the backend: left behind, it
     // would wake this worker for a stranger's traffic, and hit whoever gets the connection slot next.
     client.stop_watching();

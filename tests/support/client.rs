@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::thread;
 
 use super::frame::{Frame, TEXT};
 use super::head::{ACCEPT, Handshake, Head};
@@ -131,6 +132,21 @@ impl Client {
     pub fn echo(&mut self, text: &str) {
         self.send_frame(&Frame::text(text));
         self.expect_frame(TEXT, text.as_bytes());
+    }
+
+    /// Sends large and small texts in turn without waiting for an answer, and insists on getting all back in order.
+    pub fn echo_in_a_row(&mut self) {
+        let texts: Vec<String> = (0..10)
+            .flat_map(|n| [format!("{}{n}", "large".repeat(10_000)), format!("small {n}")])
+            .collect();
+        let bytes: Vec<u8> = texts.iter().flat_map(|text| Frame::text(text).masked()).collect();
+        let mut sender = self.stream().try_clone().expect("another handle");
+        // Whoever echoes waits for what it has written to be read: sent from here, all could wait for each other.
+        let sending = thread::spawn(move || sender.write_all(&bytes));
+        for text in &texts {
+            self.expect_frame(TEXT, text.as_bytes());
+        }
+        sending.join().expect("no panic").expect("send to nginx");
     }
 
     pub fn expect_frame(&mut self, opcode: u8, payload: &[u8]) {

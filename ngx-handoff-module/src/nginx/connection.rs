@@ -4,7 +4,7 @@ use core::ptr::{self, NonNull};
 use std::os::fd::{BorrowedFd, RawFd};
 
 use nginx_sys::{
-    NGX_USE_LEVEL_EVENT, ngx_add_timer, ngx_connection_t,
+    NGX_USE_LEVEL_EVENT, ngx_add_timer, ngx_connection_local_sockaddr, ngx_connection_t,
     ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_SET as NOPUSH_SET,
     ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_UNSET as NOPUSH_UNSET, ngx_del_timer,
     ngx_event_actions, ngx_event_flags, ngx_event_t, ngx_handle_write_event, ngx_io, ngx_log_t,
@@ -207,6 +207,14 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Has nginx find out its own address of this connection if it has not yet: where it listens on any address, only the
+    /// socket knows which one the client came to.
+    pub fn learn_local_address(self) {
+        // SAFETY: valid by the contract of `new`; without a buffer nothing is written but the connection's own fields. A
+        // failure leaves them as they were.
+        unsafe { ngx_connection_local_sockaddr(self.raw(), ptr::null_mut(), 0) };
     }
 
     /// Makes nginx close the connection as if the client had: no keep-alive, no lingering, no wait for more.
