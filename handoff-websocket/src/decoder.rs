@@ -205,7 +205,7 @@ impl Decoder {
         options: &DecodeOptions<'_>,
     ) -> Result<(), Violation> {
         if head::is_control_frame(frame.opcode) {
-            self.control.extend_from_slice(payload);
+            append(&mut self.control, payload, usize::from(head::MAX_CONTROL));
             if frame.opcode == OpCode::Close {
                 close::check_begun(&self.control)?;
             }
@@ -277,9 +277,9 @@ impl Decoder {
             return Err(Violation::ReservedBits);
         };
         let inflated = inflater.inflate(payload, options.max_message)?;
-        let flow = on_event(Event::Message(message(begin, inflated)?));
+        let flow = message(begin, inflated).map(|message| on_event(Event::Message(message)));
         inflater.shrink();
-        Ok(flow)
+        flow
     }
 }
 

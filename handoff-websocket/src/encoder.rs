@@ -22,14 +22,10 @@ pub fn encode_close(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
     let Some(code) = code.filter(|&code| close::may_be_sent(code)) else {
         return put(out, OpCode::Close, &[]);
     };
-    let most = usize::from(head::MAX_CONTROL) - size_of_val(&code);
-    let mut reason = reason;
-    while reason.len() > most {
-        let end = reason.char_indices().map(|(at, _)| at).take_while(|&at| at <= most).last();
-        reason = reason.get(..end.unwrap_or(0)).unwrap_or_default();
-    }
-    let mut payload = code.to_be_bytes().to_vec();
-    payload.extend_from_slice(reason.as_bytes());
+    let end = (0..=MAX_REASON).rfind(|&at| reason.is_char_boundary(at));
+    let reason =
+        if reason.len() > MAX_REASON { reason.get(..end.unwrap_or(0)) } else { Some(reason) };
+    let payload = [&code.to_be_bytes(), reason.unwrap_or_default().as_bytes()].concat();
     put(out, OpCode::Close, &payload);
 }
 
@@ -41,13 +37,23 @@ pub fn frame(message: Message<'_>) -> Bytes {
     Bytes::from(out)
 }
 
-/// A server's: two bytes, eight of length. `fmt_head` wants room for a mask, too.
-const MAX_HEAD: usize = head::MAX_LEN;
+/// In bytes: what the code leaves of 125.
+const MAX_REASON: usize = 123;
 
-fn put(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
+/// Of a server's head: two bytes, eight of length.
+pub(crate) const MAX_HEAD: usize = 10;
+
+/// The head of an uncompressed frame, and its length.
+#[inline]
+pub(crate) fn head(opcode: OpCode, payload: &[u8]) -> ([u8; MAX_HEAD], usize) {
     let mut head = [0; MAX_HEAD];
     let len = Frame::new(true, opcode, None, Payload::Borrowed(payload)).fmt_head(&mut head);
-    out.reserve(len + payload.len());
+    (head, len)
+}
+
+fn put(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
+    let (head, len) = head(opcode, payload);
+    out.reserve(len.saturating_add(payload.len()));
     out.extend_from_slice(head.get(..len).unwrap_or_default());
     out.extend_from_slice(payload);
 }

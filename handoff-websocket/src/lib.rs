@@ -6,7 +6,8 @@
 //! | what | lives |
 //! | --- | --- |
 //! | [`Decoder`] | with a connection, but only while [`Decoder::is_idle`] is false |
-//! | [`DecodeOptions`], [`Inflater`] | with a thread, which lends them to each call |
+//! | [`Inflater`], [`Deflater`] | with a thread, which lends them to each call |
+//! | [`Agreement`], what [`negotiate`] found | with a connection, in 2 bytes |
 //! | [`encode`] and the other encoders | nowhere: they append to a buffer |
 
 #![forbid(unsafe_code)]
@@ -15,14 +16,16 @@ mod close;
 mod decoder;
 mod deflate;
 mod encoder;
+mod extension;
 mod head;
 mod message;
 mod utf8;
 mod violation;
 
 pub use decoder::{DecodeOptions, Decoder};
-pub use deflate::Inflater;
+pub use deflate::{Deflater, Inflater};
 pub use encoder::{encode, encode_close, encode_control, frame};
+pub use extension::{Agreement, negotiate};
 pub use fastwebsockets::OpCode;
 pub use message::{Event, Message};
 pub use violation::Violation;
