@@ -79,6 +79,12 @@ impl Deflater {
 }
 
 impl Inflater {
+    /// Bytes of room held for a message, besides the codec's own.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.inflated.capacity()
+    }
+
     /// What `compressed`, a whole message's payload, inflates to: at most `limit` bytes.
     pub(crate) fn inflate(&mut self, compressed: &[u8], limit: usize) -> Result<&[u8], Violation> {
         self.inflated.clear();
