@@ -45,26 +45,29 @@ impl Deflater {
             return None;
         }
         let bits = agreement.server_window_bits();
-        let compressor =
-            self.compressors.get_mut(usize::from(bits.checked_sub(MIN_WINDOW_BITS)?))?;
-        let compressor = match compressor {
-            Some(used) => {
+        let slot = self.compressors.get_mut(usize::from(bits.checked_sub(MIN_WINDOW_BITS)?))?;
+        let mut compressor = match slot.take() {
+            Some(mut used) => {
                 used.reset();
                 used
             }
-            none => none.insert(Compress::new_with_window_bits(LEVEL, false, bits)),
+            None => Compress::new_with_window_bits(LEVEL, false, bits),
         };
 
         // The length is known, and with it the head's, when everything is compressed: what follows the head is moved.
         let start = out.len();
         let room = start.checked_add(encoder::MAX_HEAD)?;
         out.resize(room, 0);
-        out.reserve(payload.len());
+        // zlib never needs that much. A compressor that runs out of room is not used again: reset, it believes that it has
+        // less room for what is pending, and panics (zlib-rs 0.6.8: `Pending::reset_keep` forgets `out`).
+        out.reserve(payload.len().checked_add(payload.len() / 4)?.checked_add(128)?);
         compressor.compress_vec(payload, out, FlushCompress::Sync).ok()?;
-        let is_flushed =
-            compressor.total_in() == payload.len() as u64 && out.len() < out.capacity();
+        if compressor.total_in() != payload.len() as u64 || out.len() == out.capacity() {
+            return None;
+        }
+        *slot = Some(compressor);
         let compressed = out.get(room..)?.strip_suffix(&FLUSHED)?;
-        if !is_flushed || compressed.len() >= payload.len() {
+        if compressed.len() >= payload.len() {
             return None;
         }
         let len = compressed.len();
