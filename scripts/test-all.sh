@@ -30,7 +30,7 @@ main() {
     kind docker                  14 make test-docker
     kind debian-13               16 tests/roots/run.sh trixie 'make test && make test NGINX=debian'
     kind static-build            10 make test-static
-    kind fuzz                     5 make fuzz SECONDS=20
+    kind fuzz                     7 make fuzz SECONDS=20
     kind asan                    20 make test-asan
     kind debian-12               20 tests/roots/run.sh bookworm 'make test && make test NGINX=debian'
 
