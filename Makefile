@@ -113,6 +113,7 @@ check: ## Type-check everything, tests included
 fmt: ## Format the sources
 	@$(CARGO) fmt --all
 	@$(CARGO) fmt --manifest-path handoff-protocol/fuzz/Cargo.toml
+	@$(CARGO) fmt --manifest-path handoff-websocket/fuzz/Cargo.toml
 
 .PHONY: bench
 bench: build ## Memory of idle connections, handed over and proxied (CONNECTIONS=15000)

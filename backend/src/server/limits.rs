@@ -83,7 +83,7 @@ impl Limits {
             *count += 1;
         }
         counts.clients += 1;
-        Ok(Admission { limits: Arc::clone(self), address })
+        Ok(Admission { limits: Arc::clone(self), address: address.map(Box::new) })
     }
 
     /// Clients admitted and not gone.
@@ -96,14 +96,15 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Arc<Limits>,
-    address: Option<IpAddr>,
+    // Boxed: without a limit per address it is never there, and every client has room for it.
+    address: Option<Box<IpAddr>>,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
         let mut counts = self.limits.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.clients = counts.clients.saturating_sub(1);
-        let Some(address) = self.address else {
+        let Some(address) = self.address.as_deref().copied() else {
             return;
         };
         let left = counts.per_address.get_mut(&address).map_or(0, |count| {

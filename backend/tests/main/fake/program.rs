@@ -33,7 +33,8 @@ impl Program {
         shell
             .args(["-c", &format!(r#"ulimit -n {limit}; exec "$0" "$@""#)])
             .arg(env!("CARGO_BIN_EXE_ws-handoff-backend"))
-            .env("NO_COLOR", "1");
+            .env("NO_COLOR", "1")
+            .env("WS_HANDOFF_ENGINE", engine());
         Program::start_as(shell, arguments)
     }
 
@@ -132,7 +133,18 @@ pub fn command() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WS_HANDOFF_")) {
         command.env_remove(name);
     }
+    command.env("WS_HANDOFF_ENGINE", engine());
     command
+}
+
+/// Which engine the tests are for: `parked`, unless `WS_HANDOFF_TEST_ENGINE` says otherwise.
+pub fn engine() -> String {
+    std::env::var("WS_HANDOFF_TEST_ENGINE").unwrap_or_else(|_| "parked".to_owned())
+}
+
+/// Whether that is the one that tells every breach of RFC 6455.
+pub fn is_strict() -> bool {
+    engine() == "parked"
 }
 
 /// Starts it where it cannot: its exit status and what it says.

@@ -1,0 +1,185 @@
+//! What other threads, tasks and other connections' handlers tell a thread.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use handoff_websocket::{Agreement, Message};
+use tokio::sync::Notify;
+
+use super::Request;
+use super::prepared::Prepared;
+use super::slab::Key;
+use crate::receive::Owned;
+
+/// A thread's mailbox.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    commands: Mutex<Vec<Command>>,
+    arrived: Notify,
+    /// Bytes of messages that wait in it.
+    bytes: AtomicUsize,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Clients have come.
+    Arrive,
+    Send(Key, Prepared),
+    Publish {
+        group: u64,
+        message: Prepared,
+        except: Option<Key>,
+    },
+    Close(Key, u16, &'static str),
+    Drain {
+        begin: Instant,
+        span: Duration,
+    },
+    Stop,
+}
+
+/// Clients on their way to the thread that is to serve them.
+#[derive(Debug)]
+pub(crate) struct Arrivals<T>(Mutex<Vec<Arrival<T>>>);
+
+#[derive(Debug)]
+pub(crate) struct Arrival<T> {
+    pub(crate) socket: Owned,
+    pub(crate) early: Bytes,
+    pub(crate) request: Request,
+    pub(crate) agreement: Option<Agreement>,
+    /// The application's.
+    pub(crate) ticket: T,
+}
+
+impl<T> Arrivals<T> {
+    pub(crate) fn new() -> Arrivals<T> {
+        Arrivals(Mutex::new(Vec::new()))
+    }
+
+    pub(crate) fn push(&self, arrival: Arrival<T>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(arrival);
+    }
+
+    pub(crate) fn take(&self) -> Vec<Arrival<T>> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Bytes that may wait for a thread, all its connections together: a producer that is faster than the thread for long would
+/// take all memory otherwise.
+const MAX_BYTES: usize = 256 << 20;
+
+impl Mailbox {
+    pub(crate) fn post(&self, command: Command) -> Result<(), SendError> {
+        let size = command.size();
+        if size > 0 && self.bytes.load(Ordering::Relaxed) > MAX_BYTES {
+            return Err(SendError::Overloaded);
+        }
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = commands.is_empty();
+        commands.push(command);
+        drop(commands);
+        // Whoever put in the first has woken the thread.
+        if was_empty {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Takes everything; `into` must be empty.
+    pub(crate) fn take(&self, into: &mut Vec<Command>) {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *commands, into);
+        drop(commands);
+        let size = into.iter().map(Command::size).sum();
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+    }
+}
+
+impl Command {
+    fn size(&self) -> usize {
+        match self {
+            Command::Send(_, message) | Command::Publish { message, .. } => {
+                message.payload_len() + 64
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// Sends to one connection, from any thread or task; cheap to clone.
+///
+/// What is sent to a connection that has ended is dropped.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) key: Key,
+}
+
+impl Sender {
+    /// Sends a message.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Overloaded`].
+    pub fn send(&self, message: Message<'_>) -> Result<(), SendError> {
+        self.send_prepared(&Prepared::new(message))
+    }
+
+    /// Sends a text.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Overloaded`].
+    pub fn send_text(&self, text: &str) -> Result<(), SendError> {
+        self.send(Message::Text(text))
+    }
+
+    /// Sends a message that is sent to others, too.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Overloaded`].
+    pub fn send_prepared(&self, message: &Prepared) -> Result<(), SendError> {
+        self.mailbox.post(Command::Send(self.key, message.clone()))
+    }
+
+    /// Closes the connection after what has been sent; `reason` is cut to 123 bytes.
+    pub fn close(&self, code: u16, reason: &'static str) {
+        // Takes no room that could be lacking.
+        let _ = self.mailbox.post(Command::Close(self.key, code, reason));
+    }
+}
+
+/// Two are equal if they send to the same connection.
+impl PartialEq for Sender {
+    fn eq(&self, other: &Sender) -> bool {
+        self.key == other.key && Arc::ptr_eq(&self.mailbox, &other.mailbox)
+    }
+}
+
+impl Eq for Sender {}
+
+/// Why nothing was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// 256 MiB wait for the thread that serves the connection: it cannot keep up.
+    #[error("the engine's thread is overloaded")]
+    Overloaded,
+}
+
+impl From<SendError> for io::Error {
+    fn from(error: SendError) -> io::Error {
+        io::Error::new(io::ErrorKind::WouldBlock, error)
+    }
+}
