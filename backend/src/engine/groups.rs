@@ -127,7 +127,7 @@ impl Roster {
         Roster { thread, groups: HashMap::new(), memberships: Vec::new(), free: u32::MAX }
     }
 
-    /// The members of a group: taken out, to be [put back](Self::put_back), so that the thread can be used meanwhile.
+    /// The members of a group.
     pub(crate) fn members(&self, group: u64) -> impl Iterator<Item = Key> {
         self.groups.get(&group).into_iter().flat_map(|local| local.members.iter().map(|m| m.key))
     }

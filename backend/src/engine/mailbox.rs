@@ -41,9 +41,9 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// Clients on their way to the thread that is to serve them.
+/// Clients on their way to the thread that is to serve them; `None` once it serves nobody any more.
 #[derive(Debug)]
-pub(crate) struct Arrivals<T>(Mutex<Vec<Arrival<T>>>);
+pub(crate) struct Arrivals<T>(Mutex<Option<Vec<Arrival<T>>>>);
 
 #[derive(Debug)]
 pub(crate) struct Arrival<T> {
@@ -57,15 +57,29 @@ pub(crate) struct Arrival<T> {
 
 impl<T> Arrivals<T> {
     pub(crate) fn new() -> Arrivals<T> {
-        Arrivals(Mutex::new(Vec::new()))
+        Arrivals(Mutex::new(Some(Vec::new())))
     }
 
-    pub(crate) fn push(&self, arrival: Arrival<T>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(arrival);
+    /// Gives it back if nobody would take it.
+    pub(crate) fn push(&self, arrival: Arrival<T>) -> Result<(), Box<Arrival<T>>> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(arrivals) => {
+                arrivals.push(arrival);
+                Ok(())
+            }
+            None => Err(Box::new(arrival)),
+        }
     }
 
     pub(crate) fn take(&self) -> Vec<Arrival<T>> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut arrivals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Hangs up on those who wait, and takes nobody any more.
+    pub(crate) fn close(&self) {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(waiting);
     }
 }
 

@@ -110,6 +110,7 @@ impl<H: Handler> Engine<H> {
                 Thread::new(index, handler, options, mailboxes, arrivals, load)?
             };
             let run = move || {
+                let _end = End(Arc::clone(&thread.arrivals), Arc::clone(&thread.load));
                 if let Err(error) = runtime.block_on(thread.run()) {
                     // Its epoll has failed: there is no serving without it.
                     tracing::error!("a thread of the engine ends: {error}");
@@ -124,21 +125,30 @@ impl<H: Handler> Engine<H> {
     /// Serves a client on the thread that has the fewest. `agreement`: the extension that its 101 has named.
     pub fn serve(&self, client: DetachedClient, agreement: Option<Agreement>, ticket: H::Ticket) {
         let (socket, early, request) = client.into_owned();
-        let shared = &*self.0;
-        let count = shared.loads.len();
-        let turn = shared.turn.fetch_add(1, Ordering::Relaxed);
+        let mut arrival = Arrival { socket, early, request, agreement, ticket };
+        let loads = &self.0.loads;
+        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
+        let load = |index: &usize| loads.get(*index).map(|load| load.load(Ordering::Relaxed));
         // Among equals, one after the other.
-        let least = (0..count)
-            .map(|offset| turn.wrapping_add(offset) % count)
-            .min_by_key(|index| shared.loads.get(*index).map(|load| load.load(Ordering::Relaxed)));
-        let Some(index) = least else { return };
-        let thread =
-            (shared.mailboxes.get(index), shared.arrivals.get(index), shared.loads.get(index));
-        let (Some(mailbox), Some(arrivals), Some(load)) = thread else { return };
-        load.fetch_add(1, Ordering::AcqRel);
-        arrivals.push(Arrival { socket, early, request, agreement, ticket });
-        // Only messages can be too many.
-        let _ = mailbox.post(Command::Arrive);
+        let mut threads: Vec<usize> =
+            (0..loads.len()).map(|offset| turn.wrapping_add(offset) % loads.len()).collect();
+        threads.sort_by_key(load);
+        for index in threads {
+            let thread =
+                (self.0.mailboxes.get(index), self.0.arrivals.get(index), loads.get(index));
+            let (Some(mailbox), Some(arrivals), Some(load)) = thread else { return };
+            load.fetch_add(1, Ordering::AcqRel);
+            match arrivals.push(arrival) {
+                Ok(()) => {
+                    // Only messages can be too many.
+                    let _ = mailbox.post(Command::Arrive);
+                    return;
+                }
+                // It has ended: the next one.
+                Err(back) => arrival = *back,
+            }
+            load.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 
     /// The application.
@@ -173,6 +183,17 @@ impl<H: Handler> Engine<H> {
         for thread in threads {
             let _ = thread.join();
         }
+    }
+}
+
+/// When a thread ends, be it by a panic of the application's: its connections have been closed, and nobody is left waiting
+/// for it.
+struct End<T>(Arc<Arrivals<T>>, Arc<AtomicUsize>);
+
+impl<T> Drop for End<T> {
+    fn drop(&mut self) {
+        self.0.close();
+        self.1.store(0, Ordering::Release);
     }
 }
 
