@@ -23,6 +23,8 @@ mod set_header;
 mod variables;
 // Before the offer: the next peer, else 502 or 504.
 mod peers;
+// Several backends behind one upstream.
+mod several_backends;
 // An upstream with `keepalive`: one connection to a backend carries one client after the other.
 mod keepalive;
 // A peer that cannot be handed over to is tunnelled to.
