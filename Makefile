@@ -17,6 +17,9 @@ ROUNDS ?= 10
 SECONDS ?= 60
 # Which nginx the module is for: empty (the one that the build compiles), `debian`, or a directory with nginx's source.
 NGINX ?=
+# Which cases of the Autobahn test suite; empty: 1 to 10. Which of the backend's engines they are for.
+CASES ?=
+ENGINE ?=
 # nginx itself would take this variable of the environment for sockets that it inherits.
 unexport NGINX
 export PORT
@@ -89,6 +92,12 @@ test-browser: build build/venv-tests/installed ## Test the demo page in Chromium
 test-docker: build/venv-tests/installed ## Test the compose demo (needs a Docker engine)
 	@scripts/deps.sh docker browser
 	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/docker
+
+.PHONY: test-autobahn
+test-autobahn: build ## Run the Autobahn test suite through nginx and the backend (CASES="12.* 13.*" ENGINE=tasks)
+	@scripts/deps.sh autobahn
+	@tests/autobahn/install.sh build/autobahn
+	@python3 tests/autobahn/run.py --suite build/autobahn --engine "$(or $(ENGINE),parked)" $(foreach case,$(CASES),'$(case)')
 
 .PHONY: test-static
 test-static: build $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both

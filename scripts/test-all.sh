@@ -26,6 +26,7 @@ main() {
 
     kind libraries-and-end-to-end 9 make test
     kind debian-nginx             4 make test NGINX=debian
+    kind autobahn                 3 make test-autobahn
     kind browser                  5 make test-browser
     kind docker                  14 make test-docker
     kind debian-13               16 tests/roots/run.sh trixie 'make test && make test NGINX=debian'
