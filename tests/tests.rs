@@ -51,6 +51,8 @@ mod reload;
 mod tls;
 // Everything that can become of a request is counted once, in memory that outlives reloads, and shown.
 mod counters;
+mod counters_attempts;
+mod counters_lives;
 mod status;
 // The access log tells how a hand-over ended, and why it failed.
 mod variables_log;
