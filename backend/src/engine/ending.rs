@@ -11,8 +11,8 @@ use super::output::shut;
 use super::slab::Key;
 use super::thread::Thread;
 
-/// How long the client has to answer a close, and then to close its end.
-const CLOSE_TIMEOUT: Tenths = 50;
+/// How long the client has to answer a close, and then to close its end. Both begin when all that was before is out.
+pub(crate) const CLOSE_TIMEOUT: Tenths = 50;
 const LINGER: Tenths = 20;
 
 impl<H: Handler> Thread<H> {
@@ -40,12 +40,24 @@ impl<H: Handler> Thread<H> {
         connection.phase = Phase::Lingering { shut: false };
         if connection.queued() == 0 {
             shut(connection);
+            self.lingering.push_back((self.now, key));
         }
         connection.settle();
-        self.lingering.push_back((self.now, key));
     }
 
-    /// The connection is broken, its end has been read, or its time is up: hangs up.
+    /// The client sends nothing more. It may be waiting for all that it has asked for: a pipelined request, a close and the
+    /// end of its direction is a whole conversation.
+    pub(crate) fn read_end(&mut self, key: Key) {
+        self.end_conversation(key, Ended::Lost);
+        let Some(connection) = self.slab.get_mut(key) else { return };
+        match connection.busy.as_deref_mut().filter(|busy| busy.queued > 0) {
+            // The end is read again once all is out.
+            Some(busy) => busy.unread = true,
+            None => self.lose(key),
+        }
+    }
+
+    /// The connection is broken, nothing is left to be sent or read, or its time is up: hangs up.
     pub(crate) fn lose(&mut self, key: Key) {
         self.end_conversation(key, Ended::Lost);
         let Some(connection) = self.slab.remove(key) else { return };

@@ -40,7 +40,7 @@ impl<H: Handler> Thread<H> {
         }
         let received = recv(&connection.socket, &mut self.buffer[..], RecvFlags::DONTWAIT);
         let len = match received {
-            Ok((_, 0)) => return self.lose(key),
+            Ok((_, 0)) => return self.read_end(key),
             Ok((_, len)) => len,
             Err(Errno::AGAIN) => return,
             Err(Errno::INTR) => return self.ready.push_back((key, ended)),

@@ -113,8 +113,13 @@ impl<H: Handler> Thread<H> {
             self.ready.push_back((key, true));
         }
         connection.settle();
-        if connection.phase == (Phase::Lingering { shut: false }) {
-            shut(connection);
+        match connection.phase {
+            Phase::Open | Phase::Lingering { shut: true } => (),
+            Phase::Closing(_) => self.closing.push_back((now, key)),
+            Phase::Lingering { shut: false } => {
+                shut(connection);
+                self.lingering.push_back((now, key));
+            }
         }
     }
 
@@ -136,7 +141,6 @@ impl<H: Handler> Thread<H> {
             return;
         }
         self.end_conversation(key, Ended::ByServer(code, cause));
-        self.closing.push_back((self.now, key));
         let Some(connection) = self.slab.get_mut(key) else { return };
         // Its answer may be among what was not read.
         if connection.busy.as_deref_mut().is_some_and(|busy| std::mem::take(&mut busy.unread)) {
@@ -144,9 +148,11 @@ impl<H: Handler> Thread<H> {
         }
         let mut frame = Vec::new();
         encode_close(&mut frame, Some(code), reason);
-        let sent = send_bytes(connection, frame.into(), self.now);
-        if sent == Sent::Broken {
-            self.lose(key);
+        match send_bytes(connection, frame.into(), self.now) {
+            Sent::Broken => self.lose(key),
+            _ if connection.queued() == 0 => self.closing.push_back((self.now, key)),
+            // Its time begins when it is out.
+            _ => (),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::connection::{Phase, Tenths};
 use super::context::Context;
+use super::ending::CLOSE_TIMEOUT;
 use super::handler::{Cause, Handler};
 use super::options::EngineOptions;
 use super::slab::Key;
@@ -44,16 +45,19 @@ impl<H: Handler> Thread<H> {
         if self.slab.len() == 0 {
             return;
         }
+        let send_timeout = self.options.send_timeout;
+        // Nobody waits for long for a conversation that is over.
+        let closing = Duration::from_millis(u64::from(CLOSE_TIMEOUT) * 100);
         let from = if self.sweeper.place >= places { 0 } else { self.sweeper.place };
         let to = from.saturating_add(places.div_ceil(STEPS)).min(places);
         for place in from..to {
             if let Some((key, connection)) = self.slab.at(place) {
+                let is_open = connection.phase == Phase::Open;
+                let limit = if is_open { send_timeout } else { send_timeout.min(closing) };
                 let stuck = connection.busy.as_ref().filter(|busy| !busy.queue.is_empty());
-                if stuck.is_some_and(|busy| {
-                    older(self.now, busy.taken, Some(self.options.send_timeout))
-                }) {
+                if stuck.is_some_and(|busy| older(self.now, busy.taken, Some(limit))) {
                     self.lose(key);
-                } else if connection.phase == Phase::Open {
+                } else if is_open {
                     self.visit(key);
                 }
             }

@@ -102,6 +102,15 @@ impl Program {
         fs::read_dir(path).expect("descriptors").count()
     }
 
+    /// Bytes of memory that it has (VmRSS).
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("status");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = resident.and_then(|rest| rest.trim().strip_suffix(" kB"));
+        kilobytes.and_then(|number| number.parse::<usize>().ok()).expect("VmRSS") << 10
+    }
+
     /// GET on the admin port: the head and the body.
     pub fn admin(&self, path: &str) -> (String, String) {
         get(TcpStream::connect(self.admin).expect("connect"), path)
