@@ -90,7 +90,8 @@ impl Inflater {
 
     /// What `compressed`, a whole message's payload, inflates to: at most `limit` bytes.
     pub(crate) fn inflate(&mut self, compressed: &[u8], limit: usize) -> Result<&[u8], Violation> {
-        self.inflated.clear();
+        // One that was in vain has left what it got.
+        self.shrink();
         let decompressor = match &mut self.decompressor {
             Some(used) => {
                 used.reset(false);

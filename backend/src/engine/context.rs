@@ -33,6 +33,8 @@ pub(crate) struct Desk {
     pub(crate) traffic: Traffic,
     /// Messages to groups, for this thread's members but the sender; sent when its turn is over.
     pub(crate) publications: Vec<Publication>,
+    /// How many members they go to.
+    pub(crate) deliveries: usize,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,8 @@ impl Context<'_> {
         traffic.bytes_sent += message.payload_len() as u64;
     }
 
-    /// Closes the connection after what has been sent; `reason` is cut to 123 bytes. The first close counts.
+    /// Closes the connection after what has been sent, with a code that may be sent (RFC 6455 7.4: 1000, 1008, 3000 to 4999
+    /// and so on; else the close has none); `reason` is cut to 123 bytes. The first close counts.
     pub fn close(&mut self, code: u16, reason: &'static str) {
         self.close.get_or_insert((code, reason));
     }
@@ -112,8 +115,12 @@ impl Context<'_> {
             self.send_prepared(message);
         }
         let thread = self.desk.thread;
-        group.publish_but(message, Some(thread), None);
-        if group.members_on(thread) > 0 {
+        if group.publish_but(message, Some(thread)).is_err() {
+            self.desk.traffic.messages_dropped += 1;
+        }
+        let here = group.members_on(thread);
+        if here > 0 {
+            self.desk.deliveries += here;
             let (group, message, except) = (group.id(), message.clone(), Some(self.key));
             self.desk.publications.push(Publication { group, message, except });
         }
@@ -121,6 +128,11 @@ impl Context<'_> {
 }
 
 impl Desk {
+    /// Whether a turn has led to so much that the rest of its input has to wait for the next.
+    pub(crate) fn is_full(&self) -> bool {
+        self.out.len() > FULL || self.deliveries > MANY
+    }
+
     /// What waits to leave; the buffer is kept unless it has become large.
     pub(crate) fn clear_out(&mut self) {
         self.out.clear();
@@ -133,6 +145,10 @@ impl Desk {
         Bytes::copy_from_slice(self.out.get(from..).unwrap_or_default())
     }
 }
+
+/// Bytes that one turn may send to its own connection, and members that it may send to, before everybody else has a turn.
+const FULL: usize = 64 << 10;
+const MANY: usize = 4096;
 
 /// Bytes of a thread's write buffer that outlive a large answer.
 const KEPT: usize = 256 << 10;

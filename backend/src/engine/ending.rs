@@ -9,7 +9,7 @@ use super::connection::{Phase, Tenths};
 use super::handler::{Cause, Ended, Handler};
 use super::output::shut;
 use super::slab::Key;
-use super::thread::Thread;
+use super::thread::{Draining, Thread};
 
 /// How long the client has to answer a close, and then to close its end. Both begin when all that was before is out.
 pub(crate) const CLOSE_TIMEOUT: Tenths = 50;
@@ -36,6 +36,7 @@ impl<H: Handler> Thread<H> {
         let Some(connection) = self.slab.get_mut(key) else { return };
         if let Some(busy) = connection.busy.as_deref_mut() {
             busy.decoder = None;
+            busy.rest = Vec::new();
         }
         connection.phase = Phase::Lingering { shut: false };
         if connection.queued() == 0 {
@@ -98,6 +99,9 @@ impl<H: Handler> Thread<H> {
     /// Closes as many connections as are due: spread over the span, so that they do not come back all at once.
     pub(crate) fn drain_some(&mut self) {
         let Some(drain) = &mut self.drain else { return };
+        if self.slab.len() == 0 {
+            return;
+        }
         let elapsed = drain.begin.elapsed();
         let is_over = elapsed >= drain.span;
         let due = if is_over || drain.span.is_zero() {
@@ -132,7 +136,8 @@ impl<H: Handler> Thread<H> {
             let (since, _) = list.front()?;
             Some(tenths(timeout.saturating_sub(self.now.wrapping_sub(*since)).max(1)))
         };
-        let drain = self.drain.is_some().then_some(Duration::from_millis(20));
+        let pause = |drain: &Draining| Duration::from_millis(if drain.walked { 100 } else { 20 });
+        let drain = self.drain.as_ref().filter(|_| self.slab.len() > 0).map(pause);
         let sweep = (self.slab.len() > 0).then(|| self.sweeper.pause()).flatten();
         let lists = [left(&self.closing, CLOSE_TIMEOUT), left(&self.lingering, LINGER)];
         lists.into_iter().chain([drain, sweep]).flatten().min()

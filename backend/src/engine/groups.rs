@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use handoff_websocket::Message;
 
-use super::mailbox::{Command, Mailbox};
+use super::mailbox::{Command, Mailbox, SendError};
 use super::prepared::Prepared;
 use super::slab::Key;
 
@@ -33,14 +33,23 @@ impl Group {
         }))
     }
 
-    /// Sends a message to all members, encoded once.
-    pub fn publish(&self, message: Message<'_>) {
-        self.publish_prepared(&Prepared::new(message));
+    /// Sends a message to all members, encoded once. Inside a handler, [`Context::publish`](super::Context::publish) keeps
+    /// the order of what the connection itself is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]: the members on one thread, or on several, do not get it.
+    pub fn publish(&self, message: Message<'_>) -> Result<(), SendError> {
+        self.publish_prepared(&Prepared::new(message))
     }
 
     /// The same for a message that is sent to others, too.
-    pub fn publish_prepared(&self, message: &Prepared) {
-        self.publish_but(message, None, None);
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    pub fn publish_prepared(&self, message: &Prepared) -> Result<(), SendError> {
+        self.publish_but(message, None)
     }
 
     /// Leaves out a thread, whose members are told otherwise.
@@ -48,15 +57,16 @@ impl Group {
         &self,
         message: &Prepared,
         thread: Option<usize>,
-        except: Option<Key>,
-    ) {
+    ) -> Result<(), SendError> {
+        let mut result = Ok(());
         for (index, mailbox) in self.0.threads.iter().enumerate() {
             if Some(index) != thread && self.members_on(index) > 0 {
                 let group = self.0.id;
-                // An overloaded thread's members miss it, as slow members would.
-                let _ = mailbox.post(Command::Publish { group, message: message.clone(), except });
+                let posted = mailbox.post(Command::Publish { group, message: message.clone() });
+                result = result.and(posted);
             }
         }
+        result
     }
 
     /// Members now.
@@ -125,6 +135,11 @@ struct Membership {
 impl Roster {
     pub(crate) fn new(thread: usize) -> Roster {
         Roster { thread, groups: HashMap::new(), memberships: Vec::new(), free: u32::MAX }
+    }
+
+    /// How many of a group are on this thread.
+    pub(crate) fn len(&self, group: u64) -> usize {
+        self.groups.get(&group).map_or(0, |local| local.members.len())
     }
 
     /// The members of a group.
@@ -216,6 +231,9 @@ impl Roster {
         membership.next = self.free;
         self.free = place;
         let Some(local) = self.groups.get_mut(&group) else { return };
+        if local.members.len() <= position as usize {
+            return;
+        }
         local.members.swap_remove(position as usize);
         if let Some(moved) = local.members.get(position as usize) {
             if let Some(membership) = self.memberships.get_mut(moved.membership as usize) {

@@ -43,13 +43,13 @@ pub trait Handler: Send + Sync + 'static {
         let _ = (connection, ended);
     }
 
-    /// Called for every connection about once a second, where [`EngineOptions::sweeps`](super::EngineOptions::sweeps)
+    /// Called for every connection about once a second, or more often, where [`EngineOptions::sweeps`](super::EngineOptions::sweeps)
     /// asks for it: in place of a timer for each.
     fn on_sweep(&self, connection: &mut Self::Connection, context: &mut Context<'_>) {
         let _ = (connection, context);
     }
 
-    /// What has happened on a thread since it last said so; called after every round of events.
+    /// What has happened on a thread since it last said so; called after a round of events in which something has.
     fn on_traffic(&self, traffic: &Traffic) {
         let _ = traffic;
     }
@@ -57,6 +57,7 @@ pub trait Handler: Send + Sync + 'static {
 
 /// Who came, and what for.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Request {
     /// The request target.
     pub uri: Uri,
@@ -83,6 +84,7 @@ pub enum Ended {
 
 /// Why this side closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cause {
     /// The application said so.
     Application,
@@ -102,6 +104,7 @@ pub enum Cause {
 
 /// Counts of what happened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Traffic {
     /// Whole messages that came.
     pub messages_received: u64,
@@ -112,7 +115,7 @@ pub struct Traffic {
     /// Their payloads' bytes.
     pub bytes_sent: u64,
     /// Messages to groups that a member did not get because too much waits for it already
-    /// ([`SlowReceiver::Drop`](super::SlowReceiver::Drop)).
+    /// ([`SlowReceiver::Drop`](super::SlowReceiver::Drop)), or all members on a thread because that is overloaded.
     pub messages_dropped: u64,
     /// Connections that came.
     pub opened: u64,

@@ -1,5 +1,6 @@
 //! What other threads, tasks and other connections' handlers tell a thread.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,9 +16,10 @@ use super::slab::Key;
 use crate::receive::Owned;
 
 /// A thread's mailbox.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Mailbox {
-    commands: Mutex<Vec<Command>>,
+    /// `None` once the thread has ended.
+    commands: Mutex<Option<Vec<Command>>>,
     arrived: Notify,
     /// Bytes of messages that wait in it.
     bytes: AtomicUsize,
@@ -31,7 +33,6 @@ pub(crate) enum Command {
     Publish {
         group: u64,
         message: Prepared,
-        except: Option<Key>,
     },
     Close(Key, u16, &'static str),
     Drain {
@@ -60,10 +61,15 @@ impl<T> Arrivals<T> {
         Arrivals(Mutex::new(Some(Vec::new())))
     }
 
-    /// Gives it back if nobody would take it.
-    pub(crate) fn push(&self, arrival: Arrival<T>) -> Result<(), Box<Arrival<T>>> {
+    /// Gives it back if nobody would take it; else it is counted in `load`.
+    pub(crate) fn push(
+        &self,
+        arrival: Arrival<T>,
+        load: &AtomicUsize,
+    ) -> Result<(), Box<Arrival<T>>> {
         match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(arrivals) => {
+                load.fetch_add(1, Ordering::AcqRel);
                 arrivals.push(arrival);
                 Ok(())
             }
@@ -77,9 +83,16 @@ impl<T> Arrivals<T> {
     }
 
     /// Hangs up on those who wait, and takes nobody any more.
-    pub(crate) fn close(&self) {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    pub(crate) fn close(&self, load: &AtomicUsize) {
+        let mut arrivals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = arrivals.take();
+        load.store(0, Ordering::Release);
+        drop(arrivals);
         drop(waiting);
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
 
@@ -87,17 +100,25 @@ impl<T> Arrivals<T> {
 /// take all memory otherwise.
 const MAX_BYTES: usize = 256 << 20;
 
+impl Default for Mailbox {
+    fn default() -> Mailbox {
+        let commands = Mutex::new(Some(Vec::new()));
+        Mailbox { commands, arrived: Notify::new(), bytes: AtomicUsize::new(0) }
+    }
+}
+
 impl Mailbox {
     pub(crate) fn post(&self, command: Command) -> Result<(), SendError> {
         let size = command.size();
-        if size > 0 && self.bytes.load(Ordering::Relaxed) > MAX_BYTES {
+        if command.can_be_refused() && self.bytes.load(Ordering::Relaxed) > MAX_BYTES {
             return Err(SendError::Overloaded);
         }
+        let mut waiting = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(commands) = &mut *waiting else { return Err(SendError::Ended) };
         self.bytes.fetch_add(size, Ordering::Relaxed);
-        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = commands.is_empty();
         commands.push(command);
-        drop(commands);
+        drop(waiting);
         // Whoever put in the first has woken the thread.
         if was_empty {
             self.arrived.notify_one();
@@ -109,24 +130,43 @@ impl Mailbox {
         self.arrived.notified().await;
     }
 
-    /// Takes everything; `into` must be empty.
-    pub(crate) fn take(&self, into: &mut Vec<Command>) {
-        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut *commands, into);
-        drop(commands);
-        let size = into.iter().map(Command::size).sum();
+    /// Takes everything; nothing is taken while there is something in `into`.
+    pub(crate) fn take(&self, into: &mut VecDeque<Command>) {
+        if !into.is_empty() {
+            return;
+        }
+        let mut waiting = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        let commands = waiting.as_mut().filter(|commands| !commands.is_empty()).map(std::mem::take);
+        drop(waiting);
+        *into = commands.unwrap_or_default().into();
+    }
+
+    /// A command has been carried out.
+    pub(crate) fn done(&self, size: usize) {
         self.bytes.fetch_sub(size, Ordering::Relaxed);
+    }
+
+    /// Takes nothing any more.
+    pub(crate) fn close(&self) {
+        let waiting = self.commands.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(waiting);
     }
 }
 
 impl Command {
-    fn size(&self) -> usize {
+    /// In the mailbox, about.
+    pub(crate) fn size(&self) -> usize {
         match self {
             Command::Send(_, message) | Command::Publish { message, .. } => {
                 message.payload_len() + 64
             }
-            _ => 0,
+            _ => 64,
         }
+    }
+
+    /// Only messages.
+    fn can_be_refused(&self) -> bool {
+        matches!(self, Command::Send(..) | Command::Publish { .. })
     }
 }
 
@@ -144,7 +184,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`SendError::Overloaded`].
+    /// [`SendError`].
     pub fn send(&self, message: Message<'_>) -> Result<(), SendError> {
         self.send_prepared(&Prepared::new(message))
     }
@@ -153,7 +193,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`SendError::Overloaded`].
+    /// [`SendError`].
     pub fn send_text(&self, text: &str) -> Result<(), SendError> {
         self.send(Message::Text(text))
     }
@@ -162,12 +202,13 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`SendError::Overloaded`].
+    /// [`SendError`].
     pub fn send_prepared(&self, message: &Prepared) -> Result<(), SendError> {
         self.mailbox.post(Command::Send(self.key, message.clone()))
     }
 
-    /// Closes the connection after what has been sent; `reason` is cut to 123 bytes.
+    /// Closes the connection after what has been sent, with a code that may be sent (RFC 6455 7.4: 1000, 1008, 3000 to 4999
+    /// and so on; else the close has none); `reason` is cut to 123 bytes.
     pub fn close(&self, code: u16, reason: &'static str) {
         // Takes no room that could be lacking.
         let _ = self.mailbox.post(Command::Close(self.key, code, reason));
@@ -190,6 +231,9 @@ pub enum SendError {
     /// 256 MiB wait for the thread that serves the connection: it cannot keep up.
     #[error("the engine's thread is overloaded")]
     Overloaded,
+    /// The engine has been stopped, or the thread has ended.
+    #[error("the engine's thread has ended")]
+    Ended,
 }
 
 impl From<SendError> for io::Error {

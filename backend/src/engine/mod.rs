@@ -24,7 +24,7 @@
 //!
 //! let engine = Engine::start(Echo, EngineOptions::default())?;
 //! // For each client that an offer's `send_detached()` gives:
-//! engine.serve(client, None, ());
+//! let _ = engine.serve(client, None, ());
 //! # Ok(())
 //! # }
 //! ```
@@ -47,6 +47,7 @@ mod thread;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -110,11 +111,18 @@ impl<H: Handler> Engine<H> {
                 Thread::new(index, handler, options, mailboxes, arrivals, load)?
             };
             let run = move || {
-                let _end = End(Arc::clone(&thread.arrivals), Arc::clone(&thread.load));
-                if let Err(error) = runtime.block_on(thread.run()) {
+                let mut thread = thread;
+                let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(thread.run())));
+                match ended {
+                    Ok(Ok(())) => (),
                     // Its epoll has failed: there is no serving without it.
-                    tracing::error!("a thread of the engine ends: {error}");
+                    Ok(Err(error)) => tracing::error!("a thread of the engine ends: {error}"),
+                    Err(_) => tracing::error!("a thread of the engine ends: a handler panicked"),
                 }
+                thread.mailbox.close();
+                // A handler that panics when it is told of the end, too, is not asked again.
+                let _ = catch_unwind(AssertUnwindSafe(|| thread.stop()));
+                thread.arrivals.close(&thread.load);
             };
             let spawned = std::thread::Builder::new().name(format!("engine-{index}")).spawn(run)?;
             engine.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(spawned);
@@ -123,32 +131,44 @@ impl<H: Handler> Engine<H> {
     }
 
     /// Serves a client on the thread that has the fewest. `agreement`: the extension that its 101 has named.
-    pub fn serve(&self, client: DetachedClient, agreement: Option<Agreement>, ticket: H::Ticket) {
+    ///
+    /// # Errors
+    ///
+    /// Gives the client back if all threads have ended.
+    pub fn serve(
+        &self,
+        client: DetachedClient,
+        agreement: Option<Agreement>,
+        ticket: H::Ticket,
+    ) -> Result<(), DetachedClient> {
         let (socket, early, request) = client.into_owned();
         let mut arrival = Arrival { socket, early, request, agreement, ticket };
-        let loads = &self.0.loads;
-        let turn = self.0.turn.fetch_add(1, Ordering::Relaxed);
-        let load = |index: &usize| loads.get(*index).map(|load| load.load(Ordering::Relaxed));
+        let Shared { loads, mailboxes, arrivals, turn, .. } = &*self.0;
+        let turn = turn.fetch_add(1, Ordering::Relaxed);
+        let after =
+            |first: usize| (0..loads.len()).map(move |n| first.wrapping_add(n) % loads.len());
         // Among equals, one after the other.
-        let mut threads: Vec<usize> =
-            (0..loads.len()).map(|offset| turn.wrapping_add(offset) % loads.len()).collect();
-        threads.sort_by_key(load);
-        for index in threads {
-            let thread =
-                (self.0.mailboxes.get(index), self.0.arrivals.get(index), loads.get(index));
-            let (Some(mailbox), Some(arrivals), Some(load)) = thread else { return };
-            load.fetch_add(1, Ordering::AcqRel);
-            match arrivals.push(arrival) {
+        let load = |index: &usize| loads.get(*index).map(|load| load.load(Ordering::Relaxed));
+        let least = after(turn).min_by_key(load).unwrap_or(0);
+        for index in after(least) {
+            let thread = (mailboxes.get(index), arrivals.get(index), loads.get(index));
+            let (Some(mailbox), Some(arrivals), Some(load)) = thread else { continue };
+            match arrivals.push(arrival, load) {
                 Ok(()) => {
-                    // Only messages can be too many.
+                    // It ends with what it has if it ends now.
                     let _ = mailbox.post(Command::Arrive);
-                    return;
+                    return Ok(());
                 }
                 // It has ended: the next one.
                 Err(back) => arrival = *back,
             }
-            load.fetch_sub(1, Ordering::AcqRel);
         }
+        Err(DetachedClient::new(arrival.socket, arrival.early, arrival.request))
+    }
+
+    /// Whether there is a thread that would serve another client.
+    pub fn is_alive(&self) -> bool {
+        self.0.arrivals.iter().any(|arrivals| arrivals.is_open())
     }
 
     /// The application.
@@ -175,25 +195,16 @@ impl<H: Handler> Engine<H> {
         }
     }
 
-    /// Hangs up on whoever is connected, and waits for the threads to end.
+    /// Hangs up on whoever is connected, and waits for the threads to end; not for the one that it is called on, by a
+    /// handler.
     pub fn stop(&self) {
         self.0.stop();
         let threads =
             std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
+        let this = std::thread::current().id();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != this) {
             let _ = thread.join();
         }
-    }
-}
-
-/// When a thread ends, be it by a panic of the application's: its connections have been closed, and nobody is left waiting
-/// for it.
-struct End<T>(Arc<Arrivals<T>>, Arc<AtomicUsize>);
-
-impl<T> Drop for End<T> {
-    fn drop(&mut self) {
-        self.0.close();
-        self.1.store(0, Ordering::Release);
     }
 }
 

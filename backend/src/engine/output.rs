@@ -1,10 +1,12 @@
 //! Sending: at once where the socket has room, else by a queue with a cap.
 
+use std::io::IoSlice;
+
 use handoff_websocket::encode_close;
 use rustix::io::Errno;
-use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
 
-use super::connection::{Connection, Phase, Tenths};
+use super::connection::{Connection, OVERHEAD, Phase, Tenths};
 use super::context::{Desk, Publication};
 use super::handler::{Cause, Ended, Handler};
 use super::options::{EngineOptions, SlowReceiver};
@@ -87,20 +89,20 @@ impl<H: Handler> Thread<H> {
         else {
             return;
         };
-        while let Some(front) = busy.queue.front_mut() {
-            match send(&connection.socket, front, FLAGS) {
+        while !busy.queue.is_empty() {
+            let mut parts = [IoSlice::new(&[]); PARTS];
+            let count = parts.len().min(busy.queue.len());
+            for (part, frame) in parts.iter_mut().zip(&busy.queue) {
+                *part = IoSlice::new(frame);
+            }
+            let parts = parts.get(..count).unwrap_or_default();
+            let mut control = SendAncillaryBuffer::default();
+            match sendmsg(&connection.socket, parts, &mut control, FLAGS) {
                 Ok(len) => {
-                    busy.queued -= len;
                     busy.taken = now;
                     // A client that takes something is there.
                     connection.seen = now;
-                    if len < front.len() {
-                        busy.cut = true;
-                        bytes::Buf::advance(front, len);
-                        return;
-                    }
-                    busy.cut = false;
-                    busy.queue.pop_front();
+                    busy.sent(len);
                 }
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => (),
@@ -109,11 +111,14 @@ impl<H: Handler> Thread<H> {
         }
         // A queue that was long keeps its room otherwise.
         busy.queue = Default::default();
-        if std::mem::take(&mut busy.unread) {
-            self.ready.push_back((key, true));
-        }
+        let unread = std::mem::take(&mut busy.unread);
+        let phase = connection.phase;
         connection.settle();
-        match connection.phase {
+        if unread {
+            self.take_turn(key);
+        }
+        let Some(connection) = self.slab.get_mut(key) else { return };
+        match phase {
             Phase::Open | Phase::Lingering { shut: true } => (),
             Phase::Closing(_) => self.closing.push_back((now, key)),
             Phase::Lingering { shut: false } => {
@@ -129,7 +134,7 @@ impl<H: Handler> Thread<H> {
         let Some(connection) = self.slab.get_mut(key) else { return };
         if let Some(busy) = connection.busy.as_deref_mut() {
             busy.queue.truncate(usize::from(busy.cut));
-            busy.queued = busy.queue.iter().map(bytes::Bytes::len).sum();
+            busy.queued = busy.queue.iter().map(|frame| frame.len() + OVERHEAD).sum();
         }
         self.close(key, code, "too much waits to be sent", Cause::Queue);
     }
@@ -144,8 +149,9 @@ impl<H: Handler> Thread<H> {
         let Some(connection) = self.slab.get_mut(key) else { return };
         // Its answer may be among what was not read.
         if connection.busy.as_deref_mut().is_some_and(|busy| std::mem::take(&mut busy.unread)) {
-            self.ready.push_back((key, true));
+            self.take_turn(key);
         }
+        let Some(connection) = self.slab.get_mut(key) else { return };
         let mut frame = Vec::new();
         encode_close(&mut frame, Some(code), reason);
         match send_bytes(connection, frame.into(), self.now) {
@@ -162,6 +168,9 @@ pub(crate) fn shut<S>(connection: &mut Connection<S>) {
     let _ = shutdown(&connection.socket, Shutdown::Write);
     connection.phase = Phase::Lingering { shut: true };
 }
+
+/// Frames of a queue that leave in one send.
+const PARTS: usize = 64;
 
 const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 

@@ -65,11 +65,21 @@ impl Poller {
     /// Waits for events and gives them to `with`; cancel-safe.
     pub(crate) async fn wait(&self, events: &mut Vec<Ready>) -> io::Result<()> {
         let mut guard = self.epoll.readable().await?;
+        // Fewer than there was room for: none are left. One that comes meanwhile makes tokio's epoll report anew.
+        if self.poll(events)? < BATCH {
+            guard.clear_ready();
+        }
+        Ok(())
+    }
+
+    /// The same without waiting: for a thread that has so much else to do that it never waits.
+    pub(crate) fn poll(&self, events: &mut Vec<Ready>) -> io::Result<usize> {
         let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; BATCH];
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let (found, _) = match epoll::wait(&guard.get_inner().0, &mut room, Some(&at_once)) {
+        let (found, _) = match epoll::wait(&self.epoll.get_ref().0, &mut room, Some(&at_once)) {
             Ok(found) => found,
-            Err(rustix::io::Errno::INTR) => return Ok(()),
+            // As if there were more: another look comes soon.
+            Err(rustix::io::Errno::INTR) => return Ok(BATCH),
             Err(error) => return Err(error.into()),
         };
         let count = found.len();
@@ -83,10 +93,6 @@ impl Poller {
                 ended: flags.intersects(ended),
             }
         }));
-        // Fewer than there was room for: none are left. One that comes meanwhile makes tokio's epoll report anew.
-        if count < BATCH {
-            guard.clear_ready();
-        }
-        Ok(())
+        Ok(count)
     }
 }

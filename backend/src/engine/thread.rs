@@ -21,6 +21,9 @@ use super::poller::{Poller, Ready};
 use super::slab::{Key, Slab};
 use super::sweep::Sweeper;
 
+/// Messages from elsewhere that are sent in a round.
+const ROUND: usize = 8192;
+
 /// Bytes read at a time: all that one connection can have in a turn.
 const READ: usize = 64 << 10;
 
@@ -36,8 +39,8 @@ pub(crate) struct Thread<H: Handler> {
     pub(crate) buffer: Box<[u8]>,
     pub(crate) inflater: Inflater,
     pub(crate) desk: Desk,
-    /// Those with more to read than they could have in their turn; and whether the end is known to be among it.
-    pub(crate) ready: VecDeque<(Key, bool)>,
+    /// Those with more to read than they could have in their turn; each once.
+    pub(crate) ready: VecDeque<Key>,
     /// Those who are to answer a close, and those who are to close their end; since when.
     pub(crate) closing: VecDeque<(Tenths, Key)>,
     pub(crate) lingering: VecDeque<(Tenths, Key)>,
@@ -80,6 +83,7 @@ impl<H: Handler> Thread<H> {
             roster: Roster::new(index),
             traffic: Traffic::default(),
             publications: Vec::new(),
+            deliveries: 0,
         };
         Ok(Thread {
             sweeper: Sweeper::new(&options),
@@ -105,10 +109,10 @@ impl<H: Handler> Thread<H> {
     }
 
     /// Serves until it is told to stop.
-    pub(crate) async fn run(mut self) -> io::Result<()> {
+    pub(crate) async fn run(&mut self) -> io::Result<()> {
         let mailbox = Arc::clone(&self.mailbox);
         let mut events: Vec<Ready> = Vec::new();
-        let mut commands: Vec<Command> = Vec::new();
+        let mut commands: VecDeque<Command> = VecDeque::new();
         let mut ticked = Instant::now();
         loop {
             let patience = self.patience();
@@ -118,11 +122,14 @@ impl<H: Handler> Thread<H> {
                 biased;
                 result = self.poller.wait(&mut events) => result?,
                 () = mailbox.arrived() => (),
-                () = tokio::task::yield_now(), if !self.ready.is_empty() => (),
+                () = tokio::task::yield_now(), if !self.ready.is_empty() || !commands.is_empty() => (),
                 () = sleep(rest.unwrap_or_default()), if rest.is_some() => (),
             }
-            // Always: events that keep coming do not keep commands waiting.
+            // Always both: neither keeps the other waiting, however much of it keeps coming.
             mailbox.take(&mut commands);
+            if events.is_empty() {
+                self.poller.poll(&mut events)?;
+            }
             self.now = (self.begin.elapsed().as_millis() / 100) as Tenths;
             if patience.is_some_and(|patience| ticked.elapsed() >= patience) {
                 ticked = Instant::now();
@@ -130,26 +137,37 @@ impl<H: Handler> Thread<H> {
             }
             // Only those who were waiting already: whoever is put there now has the next turn.
             for _ in 0..self.ready.len() {
-                if let Some((key, ended)) = self.ready.pop_front() {
-                    self.readable(key, ended);
+                if let Some(key) = self.ready.pop_front() {
+                    if let Some(connection) = self.slab.get_mut(key) {
+                        connection.in_ready = false;
+                        self.readable(key);
+                    }
                 }
             }
             for ready in events.drain(..) {
                 if ready.writable {
                     self.writable(ready.key);
                 }
-                if ready.readable {
-                    self.readable(ready.key, ready.ended);
+                let Some(connection) = self.slab.get_mut(ready.key) else { continue };
+                connection.ended |= ready.ended;
+                // Who waits for a turn has it in the next round.
+                if ready.readable && !connection.in_ready {
+                    self.readable(ready.key);
                 }
             }
-            for command in commands.drain(..) {
+            let mut deliveries = 0;
+            while let Some(command) = commands.pop_front() {
+                mailbox.done(command.size());
+                if let Command::Publish { group, .. } = &command {
+                    deliveries += self.desk.roster.len(*group);
+                }
                 if self.obey(command) {
-                    self.stop();
                     return Ok(());
                 }
-            }
-            if commands.capacity() > 4096 {
-                commands = Vec::new();
+                deliveries += 1;
+                if deliveries > ROUND {
+                    break;
+                }
             }
             if tick {
                 self.overdue();
@@ -169,8 +187,8 @@ impl<H: Handler> Thread<H> {
                 }
             }
             Command::Send(key, message) => self.send_prepared(key, &message),
-            Command::Publish { group, message, except } => {
-                self.publish(&Publication { group, message, except });
+            Command::Publish { group, message } => {
+                self.publish(&Publication { group, message, except: None });
             }
             Command::Close(key, code, reason) => self.close(key, code, reason, Cause::Application),
             Command::Drain { begin, span } => {
@@ -195,6 +213,8 @@ impl<H: Handler> Thread<H> {
             memberships: Memberships::NONE,
             rate: Rate::default(),
             phase: Phase::Open,
+            in_ready: false,
+            ended: false,
             agreement,
             state: None,
             busy: None,
@@ -224,7 +244,8 @@ impl<H: Handler> Thread<H> {
         }
     }
 
-    fn stop(&mut self) {
+    /// Hangs up on everybody.
+    pub(crate) fn stop(&mut self) {
         for place in 0..self.slab.places() {
             if let Some((key, _)) = self.slab.at(place) {
                 self.lose(key);

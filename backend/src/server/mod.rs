@@ -50,7 +50,7 @@ use crate::options::{OfferOptions, Options};
 ///
 /// [`RunError`]: what keeps it from starting.
 pub fn run(arguments: Arguments) -> Result<(), RunError> {
-    let descriptors = Descriptors::raise();
+    let descriptors = Descriptors::raise(arguments.workers);
     // An engine has threads of its own: this runtime only takes offers.
     let mut builder = match arguments.engine {
         EngineKind::Parked => tokio::runtime::Builder::new_current_thread(),

@@ -70,7 +70,9 @@ async fn answer(offer: Offer, shared: Arc<Shared>, alive: Alive) {
         Some(engine) => {
             let Some(client) = arrived(acceptance.send_detached().await, &shared) else { return };
             connected(client.request(), number, &shared);
-            engine.serve(client, agreement, Ticket { route, number, admission });
+            if engine.serve(client, agreement, Ticket { route, number, admission }).is_err() {
+                tracing::error!(client = number, "no thread is left to serve it");
+            }
         }
         None => {
             let Some(client) = arrived(acceptance.send().await, &shared) else { return };

@@ -155,7 +155,7 @@ impl Bed {
                 for number in 0.. {
                     let Ok(offer) = listener.accept().await else { return };
                     if let Ok(client) = offer.accept().send_detached().await {
-                        served.serve(client, None, number);
+                        served.serve(client, None, number).expect("a thread");
                     }
                 }
             });

@@ -98,8 +98,8 @@ fn a_group_has_who_joined_and_has_not_left() {
     }
     assert_eq!(group.len(), 3);
     // From outside, to all of them, encoded once.
-    group.publish(Message::Text("to all"));
-    group.publish_prepared(&Prepared::new(Message::Binary(b"bytes")));
+    group.publish(Message::Text("to all")).expect("room");
+    group.publish_prepared(&Prepared::new(Message::Binary(b"bytes"))).expect("room");
     for member in &mut members {
         assert_eq!(member.receive_text(), "to all");
         assert_eq!(member.receive(), (FIN | BINARY, b"bytes".to_vec()));
@@ -117,11 +117,11 @@ fn a_group_has_who_joined_and_has_not_left() {
     members.pop().expect("a member").close();
     assert_eq!(bed.event(), (2, Event::Closed(Ended::ByClient, 1)));
     assert_eq!(group.len(), 1);
-    group.publish(Message::Text("to the last"));
+    group.publish(Message::Text("to the last")).expect("room");
     assert_eq!(members[1].receive_text(), "to the last");
     drop(members.pop());
     wait_until("the last has left", || group.is_empty());
-    group.publish(Message::Text("to nobody"));
+    group.publish(Message::Text("to nobody")).expect("room");
 }
 
 #[test]
