@@ -17,9 +17,13 @@ ROUNDS ?= 10
 SECONDS ?= 60
 # Which nginx the module is for: empty (the one that the build compiles), `debian`, or a directory with nginx's source.
 NGINX ?=
-# Which cases of the Autobahn test suite; empty: 1 to 10. Which of the backend's engines they are for.
+# Which cases of the Autobahn test suite; empty: 1 to 10.
 CASES ?=
+# Which engine of the backend the tests are for: empty (parked, and the backend's own tests for both), or `tasks`.
 ENGINE ?=
+ifneq ($(ENGINE),)
+export WS_HANDOFF_TEST_ENGINE := $(ENGINE)
+endif
 # nginx itself would take this variable of the environment for sockets that it inherits.
 unexport NGINX
 export PORT
@@ -57,7 +61,7 @@ module: ## Build the module for another nginx: NGINX=debian, or NGINX=DIR with i
 	@scripts/module.sh "$(or $(NGINX),$(error make module NGINX=debian, or NGINX=DIR with the source of an nginx release))"
 
 .PHONY: test
-test: ## Check format and lints, then run every test; with NGINX= the end-to-end tests, against that nginx
+test: ## Check format and lints, then run every test (ENGINE=tasks); with NGINX= the end-to-end tests, against that nginx
 	@scripts/deps.sh build test
 	@$(MAKE) --no-print-directory build $(VENV) $(PROMTOOL)
 ifeq ($(NGINX),)

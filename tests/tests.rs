@@ -13,6 +13,8 @@ mod handoff;
 mod bare;
 // Bytes sent before nginx let go arrive once and in order.
 mod early_data;
+// The real backend's engine, from a client's first byte on: what it refuses, compresses, and forgets.
+mod engine;
 // A backend's refusal reaches the client as it is.
 mod refusal;
 // What the backend sees of a request, and the ways to reach a location.

@@ -3,6 +3,7 @@
 mod handler; // what a handler is told, from a connection's begin to its end
 mod sending; // to one connection from anywhere, and to groups
 
+use std::io::{Read, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -174,7 +175,7 @@ impl Bed {
         self.events.recv_timeout(PATIENCE).expect("an event")
     }
 
-    fn sender_of(&self, client: &mut Client) -> Sender {
+    fn sender_of<S: Read + Write>(&self, client: &mut Client<S>) -> Sender {
         client.text("sender");
         self.senders.recv_timeout(PATIENCE).expect("a sender")
     }

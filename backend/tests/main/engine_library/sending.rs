@@ -1,8 +1,9 @@
 //! To one connection from anywhere, and to groups: what arrives where, and in which order.
 
+use std::num::NonZeroUsize;
 use std::thread;
 
-use ws_handoff_backend::engine::{Ended, Message, Prepared};
+use ws_handoff_backend::engine::{Cause, Ended, EngineOptions, Message, Prepared, SlowReceiver};
 
 use super::{Bed, Event, said};
 use crate::fake::client::{BINARY, CLOSE, Client, FIN, TEXT, frame};
@@ -135,4 +136,47 @@ fn what_is_prepared_is_the_same_for_everyone() {
     assert_eq!(large.payload_len(), 70_000);
     bed.sender_of(&mut client).send_prepared(&large).expect("sent");
     assert!(client.receive() == (FIN | BINARY, vec![3; 70_000]));
+}
+
+/// What a group's slow members miss is one among many; what is for one alone is not dropped without a word.
+#[test]
+fn what_is_for_a_slow_receiver_alone_closes_it_though_groups_may_drop() {
+    let bed = Bed::with(EngineOptions {
+        threads: NonZeroUsize::new(1),
+        slow_receiver: SlowReceiver::Drop,
+        max_queue: 64 << 10,
+        ..EngineOptions::default()
+    });
+    let mut client = Client::over_unix(&bed.path, "/");
+    assert_eq!(bed.event(), (0, Event::Opened("/".to_owned())));
+    client.text("join");
+    let sender = bed.sender_of(&mut client);
+    assert_eq!((bed.event(), bed.event()), ((0, said("join")), (0, said("sender"))));
+    let large = Prepared::new(Message::Binary(&[7; 10_000]));
+    let group = bed.engine.handler().lobby.lock().expect("not poisoned").clone().expect("a group");
+    // More than the socket and the queue hold.
+    (0..100).for_each(|_| group.publish_prepared(&large));
+    // The thread takes what was posted before it sees what came after: the second answer comes behind all of it.
+    let mut other = Client::handed_over(&bed.path, "/", b"");
+    for text in ["once", "twice"] {
+        other.text(text);
+        assert_eq!(other.receive_text(), text);
+    }
+    let told: Vec<_> = bed.events.try_iter().collect();
+    assert_eq!(told.iter().filter(|(number, _)| *number == 0).count(), 0, "served: {told:?}");
+    sender.send_prepared(&large).expect("taken");
+    let ended = Ended::ByServer(1008, Cause::Queue);
+    assert_eq!(bed.event(), (0, Event::Closed(ended, 0)));
+    let mut heard = 0;
+    let last = loop {
+        match client.receive() {
+            (first, payload) if first == FIN | BINARY => {
+                assert!(payload == [7; 10_000], "whole");
+                heard += 1;
+            }
+            last => break last,
+        }
+    };
+    assert_eq!((last.0, &last.1[..2]), (FIN | CLOSE, &1008u16.to_be_bytes()[..]));
+    assert!(heard < 100, "{heard}");
 }
