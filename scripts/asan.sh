@@ -86,14 +86,15 @@ replace() {
     ! cmp --silent "$file" "$dir/before.c" || fail "nginx's $1 is not as free_at_exit knows it"
 }
 
-# -Z is nightly's alone, or RUSTC_BOOTSTRAP's. A target is named so that build scripts are not instrumented. What would
-# overflow unseen in a release aborts here.
+# -Z is nightly's alone, or RUSTC_BOOTSTRAP's. A target is named so that build scripts are not instrumented; the C flags
+# are for what of the module is C. What would overflow unseen in a release aborts here.
 build_module() {
     RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Cforce-frame-pointers=yes" \
         CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=line-tables-only \
         CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true \
+        env "CFLAGS_${target//-/_}=-fsanitize=address -fno-omit-frame-pointer" \
         NGINX_SOURCE_DIR=$dir/src NGINX_BUILD_DIR=$dir/objs \
-        cargo build --release --locked --package ngx-handoff-module --no-default-features \
+        cargo build --release --locked --package ngx-handoff-module --no-default-features --features export-modules \
         --target "$target" --target-dir target/asan
     cp "target/asan/$target/release/lib$module" "$dir/modules/$module.new"
     mv "$dir/modules/$module.new" "$dir/modules/$module"
