@@ -12,10 +12,10 @@ use crate::fake::program::{Program, is_strict, wait_until};
 use crate::fake::random::Random;
 use crate::fake::{PATIENCE, is_at_end};
 
-/// In all; `WS_HANDOFF_TEST_MESSAGES=1000000` for more.
+/// In all.
 fn messages() -> usize {
     let number = std::env::var("WS_HANDOFF_TEST_MESSAGES");
-    number.map_or(200_000, |number| number.parse().expect("a number of messages"))
+    number.map_or(1_000_000, |number| number.parse().expect("a number of messages"))
 }
 
 /// What a seed makes a client say: messages, and pings between their fragments.

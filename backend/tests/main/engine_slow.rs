@@ -207,7 +207,8 @@ fn slow_receivers_miss_messages_where_that_was_asked_for() {
     }
 }
 
-/// Small frames keep a thread busiest: 64 KiB of them are ten thousand messages.
+/// Frames that need no answer, so that nothing holds the flood back; small ones, which keep a thread busiest: ten thousand of
+/// them in 64 KiB. Now and then a message, to be counted.
 #[test]
 fn a_flood_does_not_starve_the_neighbours() {
     let program = Program::start(&["--workers", "1"]);
@@ -217,7 +218,8 @@ fn a_flood_does_not_starve_the_neighbours() {
     let over = AtomicBool::new(false);
     let longest = thread::scope(|scope| {
         scope.spawn(|| {
-            let wire = frame(FIN | TEXT, b"").repeat(20_000);
+            let pongs = frame(FIN | PONG, b"").repeat(1000);
+            let wire = [pongs, frame(FIN | TEXT, b"")].concat().repeat(20);
             while !over.load(Ordering::Relaxed) {
                 (&flooding).write_all(&wire).expect("write");
             }
@@ -228,11 +230,11 @@ fn a_flood_does_not_starve_the_neighbours() {
             while (&flooding).read(&mut sink).is_ok_and(|len| len > 0) {}
         });
         wait_until("the flood is on", || {
-            program.metric("websocket_messages_received_total") > 100_000.0
+            program.metric("websocket_messages_received_total") > 200.0
         });
         let before = program.metric("websocket_messages_received_total");
         let mut longest = Duration::ZERO;
-        for n in 0..50 {
+        for n in 0..20 {
             for neighbour in &mut neighbours {
                 let begin = Instant::now();
                 neighbour.text(&n.to_string());
@@ -243,7 +245,7 @@ fn a_flood_does_not_starve_the_neighbours() {
         }
         let meanwhile = program.metric("websocket_messages_received_total") - before;
         over.store(true, Ordering::Relaxed);
-        assert!(meanwhile > 1000.0, "the flood went on: {meanwhile} messages");
+        assert!(meanwhile > 20.0, "the flood went on: {meanwhile} messages");
         longest
     });
     assert!(longest < Duration::from_secs(2), "{longest:?}");
