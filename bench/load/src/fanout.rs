@@ -21,6 +21,11 @@ use crate::window::{Control, Window};
 /// A client has its 101 before the server has let it into the room: so long is waited after the last one.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// Thousands of clients would sleep in as many processes, elsewhere. These are one thread, which the server would wake for
+/// each delivery anew, at its own expense: while little is there to read, the thread lets some more come.
+const FEW: usize = 128;
+const PAUSE: Duration = Duration::from_millis(1);
+
 #[derive(Serialize)]
 struct Report {
     mode: &'static str,
@@ -137,9 +142,14 @@ impl Room<'_> {
                     break;
                 }
             }
+            let mut events = 0;
             for event in poller.wait(Duration::from_millis(100))? {
+                events += 1;
                 let handled = self.handle(event, &mut buffer);
                 self.settle(event.place, handled);
+            }
+            if events < FEW {
+                thread::sleep(PAUSE);
             }
         }
         for member in self.members.drain(..).flatten() {

@@ -29,7 +29,7 @@ struct Done<'a> {
 
 /// Whether every client did as told.
 pub(crate) fn run(target: &Target, options: &IdleOptions) -> io::Result<bool> {
-    let mut crowd = Crowd { target, options, clients: Vec::new() };
+    let mut crowd = Crowd { target, options, clients: Vec::new(), heard: 0 };
     let mut is_good = true;
     for line in io::stdin().lock().lines() {
         let line = line?;
@@ -50,14 +50,16 @@ pub(crate) fn run(target: &Target, options: &IdleOptions) -> io::Result<bool> {
 }
 
 fn parse(text: &str, most: usize) -> io::Result<usize> {
-    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
-    number.ok_or_else(|| io::Error::other(format!("expected 1 to {most}, not {text:?}")))
+    let number = text.parse().ok().filter(|number| (0..=most).contains(number));
+    number.ok_or_else(|| io::Error::other(format!("expected 0 to {most}, not {text:?}")))
 }
 
 struct Crowd<'a> {
     target: &'a Target,
     options: &'a IdleOptions,
     clients: Vec<Idler>,
+    /// Messages of the room that came. Who joins later misses some, and numbers go on.
+    heard: u32,
 }
 
 struct Idler {
@@ -65,8 +67,6 @@ struct Idler {
     index: u32,
     /// Messages that it sent.
     sent: u32,
-    /// Messages of its room that came.
-    heard: u32,
     /// What came before it was asked for.
     early: Vec<u8>,
 }
@@ -81,7 +81,7 @@ impl Crowd<'_> {
         let indices: Vec<u32> = (begin..count).collect();
         let opened = self.at_once(indices, |index| {
             let (socket, early) = open::open(target, index)?;
-            Ok::<_, OpenError>(Idler { socket, index, sent: 0, heard: 0, early })
+            Ok::<_, OpenError>(Idler { socket, index, sent: 0, early })
         });
         let mut failures = Failures::default();
         for result in opened {
@@ -108,7 +108,7 @@ impl Crowd<'_> {
         let outcome = match self.clients.first_mut() {
             None => Err(ConnectionError::Gone),
             Some(first) => {
-                let label = Label { sender: ROOM, number: first.heard, size };
+                let label = Label { sender: ROOM, number: self.heard, size };
                 first.send(label, &Contents::new(size))
             }
         };
@@ -120,11 +120,9 @@ impl Crowd<'_> {
 
     fn receive(&mut self, size: usize) -> Failures {
         let contents = Contents::new(size);
-        self.all(|idler| {
-            let label = Label { sender: ROOM, number: idler.heard, size };
-            idler.heard += 1;
-            idler.receive(label, &contents)
-        })
+        let label = Label { sender: ROOM, number: self.heard, size };
+        self.heard = self.heard.wrapping_add(1);
+        self.all(|idler| idler.receive(label, &contents))
     }
 
     /// With every client; those that fail are gone.
