@@ -64,7 +64,9 @@ def main() -> int:
             servers = {"parked": parked, "tasks": tasks}
             for turn in range(arguments.rounds):
                 print(f"round {turn + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
-                for case in CASES:
+                # No way always follows the same other.
+                first = turn % len(CASES)
+                for case in CASES[first:] + CASES[:first]:
                     runs[case].append(one_run(servers[case[0].engine], *case, arguments))
             for each in servers.values():
                 if complaints := each.complaints():
@@ -129,7 +131,7 @@ def targets(medians: dict) -> list[Target]:
 
 def report(medians: dict, arguments):
     print(
-        f"{arguments.connections} clients, {arguments.seconds:g} s each; medians of {arguments.rounds} rounds"
+        f"\n{arguments.connections} clients, {arguments.seconds:g} s each; medians of {arguments.rounds} rounds"
         " (lowest to highest); CPU: µs of nginx and the backend for a message, and the clients' own\n"
     )
     titles = ["size", "in flight", "messages/s", "", "p50, µs", "p99, µs", "CPU", "nginx's", "clients'"]

@@ -1,20 +1,18 @@
-//! CPU time of processes: what the scheduler counted, user and system, in nanoseconds.
+//! CPU time of processes: user and system, in nanoseconds.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 
-/// Of each process, all of its threads.
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+
+/// Of each process, all threads that it has: what the scheduler counted.
 pub(crate) fn of(pids: &[u32]) -> io::Result<BTreeMap<u32, u64>> {
-    pids.iter().map(|pid| Ok((*pid, of_one(&pid.to_string())?))).collect()
+    pids.iter().map(|pid| Ok((*pid, of_one(*pid)?))).collect()
 }
 
-/// Of this process.
-pub(crate) fn own() -> io::Result<u64> {
-    of_one("self")
-}
-
-fn of_one(pid: &str) -> io::Result<u64> {
+fn of_one(pid: u32) -> io::Result<u64> {
     let mut sum = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(thread?.path().join("schedstat"))?;
@@ -23,4 +21,11 @@ fn of_one(pid: &str) -> io::Result<u64> {
             first.ok_or_else(|| io::Error::other(format!("no CPU time in schedstat: {text:?}")))?;
     }
     Ok(sum)
+}
+
+/// Of this process, with threads that have ended.
+pub(crate) fn own() -> io::Result<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let sum = usage.user_time() + usage.system_time();
+    Ok(u64::try_from(sum.num_microseconds()).unwrap_or(0) * 1000)
 }

@@ -80,7 +80,10 @@ impl Control {
         let (begin, end) = (begin?, end?);
         let seconds = (end.at - begin.at).as_secs_f64();
         let messages = end.arrived - begin.arrived;
-        let spent = |pid: &u32, now: u64| (now - begin.cpu.get(pid).unwrap_or(&0)) as f64 / 1e9;
+        // A thread that has ended is no longer counted.
+        let spent = |pid: &u32, now: u64| {
+            now.saturating_sub(begin.cpu.get(pid).copied().unwrap_or(0)) as f64 / 1e9
+        };
         Ok(Window {
             seconds,
             messages,
