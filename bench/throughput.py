@@ -8,6 +8,9 @@ when the last has come back, and compares it byte for byte. Clients and servers 
 faster of two ways is held up more by the clients, whose own cost is the same: the ratios are those of whole systems. CPU
 time is what the kernel's scheduler counted for nginx and the backend together while the messages were counted.
 
+At a steady rate of 10,000 messages a second, whatever comes back, latency is that of servers with time to spare; it counts from
+when a message was due.
+
 With 16 messages in flight on each connection, the engine is compared with `--engine tasks`, another backend beside the first.
 """
 
@@ -23,6 +26,9 @@ from servers import BenchError, Servers, isolate
 
 SIZES = [64, 1024, 16384]
 PIPELINED = 16
+# Messages in flight of those that are sent at a steady rate: as many as it takes.
+PACED = 0
+RATE = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ TASKS = Way("ws_handoff, tasks", "/ws/echo", engine="tasks")
 
 # Way, size, messages in flight.
 CASES = [(way, size, 1) for size in SIZES for way in (HANDOFF, DIRECT, PROXY, PROXY_64K)]
+CASES += [(way, SIZES[0], PACED) for way in (HANDOFF, DIRECT, PROXY, PROXY_64K)]
 CASES += [(way, SIZES[0], PIPELINED) for way in (HANDOFF, DIRECT, PROXY, TASKS)]
 
 # Of a run, what is kept.
@@ -93,7 +100,7 @@ def one_run(servers: Servers, way: Way, size: int, depth: int, arguments) -> dic
         connections=arguments.connections,
         threads=arguments.threads,
         size=size,
-        depth=depth,
+        **({"rate": RATE} if depth == PACED else {"depth": depth}),
         seconds=arguments.seconds,
         cpu_of=",".join(map(str, nginx + backends)),
     )
@@ -140,7 +147,7 @@ def report(medians: dict, arguments):
     for (way, size, depth), m in medians.items():
         cells = [
             f"{size}",
-            f"{depth}",
+            f"{depth}" if depth != PACED else "steady",
             f"{m['per_second']:,.0f}",
             f"({m['lowest']:,.0f} to {m['highest']:,.0f})",
             f"{m['p50']:,.0f}",

@@ -61,6 +61,10 @@ pub(crate) struct EchoOptions {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) threads: u32,
 
+    /// Messages a second, of all clients in turn, instead of as many as come back: latency counts from when each was due
+    #[arg(long, value_name = "N", conflicts_with = "messages", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: Option<u32>,
+
     /// Ends after so many messages altogether, all of them measured, instead of --seconds
     #[arg(long, value_name = "N")]
     pub(crate) messages: Option<u64>,

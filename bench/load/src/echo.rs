@@ -1,4 +1,5 @@
-//! `echo`: each client has a number of messages in flight, and sends another for each that comes back.
+//! `echo`: each client has a number of messages in flight, and sends another for each that comes back; or all together send
+//! at a steady rate.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,6 +15,7 @@ use crate::connection::{Connection, ConnectionError};
 use crate::contents::{Contents, Keys, Label};
 use crate::failures::Failures;
 use crate::histogram::{Histogram, Percentiles};
+use crate::pace::Pace;
 use crate::poller::{Event, Poller};
 use crate::window::{Control, Window};
 
@@ -22,6 +24,9 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 
 /// Several messages that arrive at once are read at once.
 pub(crate) const BUFFER: usize = 256 * 1024;
+
+/// The timer's place; no client has it.
+const TIMER: usize = usize::MAX;
 
 #[derive(Serialize)]
 struct Report {
@@ -49,7 +54,7 @@ pub(crate) fn run(target: &Target, options: &EchoOptions) -> io::Result<bool> {
             .map(|thread| {
                 let (contents, control, all_open) = (&contents, &control, &all_open);
                 scope.spawn(move || {
-                    let mut worker = Worker::new(options, contents, control, thread);
+                    let mut worker = Worker::new(options, contents, control, thread, threads);
                     // Connections of one thread come from all addresses, those of one address go to all threads.
                     for index in (thread..traffic.connections).step_by(threads as usize) {
                         worker.open(target, index);
@@ -110,6 +115,10 @@ struct Worker<'a> {
     options: &'a EchoOptions,
     contents: &'a Contents,
     control: &'a Control,
+    /// All workers.
+    threads: u32,
+    /// Whose turn it was, at a steady rate.
+    turn: usize,
     /// `None`: failed.
     clients: Vec<Option<Client>>,
     keys: Keys,
@@ -119,7 +128,7 @@ struct Worker<'a> {
 
 struct Client {
     connection: Connection,
-    /// When each was sent.
+    /// When each was sent, or was to be sent.
     in_flight: VecDeque<Instant>,
     /// Messages that it still has to send.
     left: u64,
@@ -131,11 +140,14 @@ impl<'a> Worker<'a> {
         contents: &'a Contents,
         control: &'a Control,
         thread: u32,
+        threads: u32,
     ) -> Worker<'a> {
         Worker {
             options,
             contents,
             control,
+            threads,
+            turn: 0,
             clients: Vec::new(),
             keys: Keys::new(u64::from(thread) << 32 | u64::from(std::process::id())),
             latencies: Histogram::new(),
@@ -163,9 +175,17 @@ impl<'a> Worker<'a> {
     fn run(&mut self) -> io::Result<()> {
         let mut poller = Poller::new()?;
         let mut buffer = vec![0; BUFFER];
+        let step = |rate| Duration::from_secs_f64(f64::from(self.threads) / f64::from(rate));
+        let mut pace = self.options.rate.map(|rate| Pace::new(step(rate))).transpose()?;
+        if let Some(pace) = &pace {
+            poller.add_timer(pace, TIMER)?;
+        }
         for place in 0..self.clients.len() {
             if let Some(client) = &mut self.clients[place] {
                 poller.add(&client.connection.socket, place)?;
+                if pace.is_some() {
+                    continue;
+                }
                 let (depth, now) = (self.options.traffic.depth, Instant::now());
                 let sent = client.send(depth, now, self.contents, &mut self.keys);
                 self.settle(place, sent);
@@ -173,7 +193,9 @@ impl<'a> Worker<'a> {
         }
         let mut deadline = None;
         loop {
-            if self.clients.iter().flatten().all(|client| client.in_flight.is_empty()) {
+            let will_send = pace.is_some() && self.control.is_sending();
+            let mut clients = self.clients.iter().flatten();
+            if !will_send && clients.all(|client| client.in_flight.is_empty()) {
                 break;
             }
             if !self.control.is_sending() {
@@ -186,6 +208,10 @@ impl<'a> Worker<'a> {
                 let handled = self.handle(event, &mut buffer);
                 self.settle(event.place, handled);
             }
+            if let Some(pace) = &mut pace {
+                pace.acknowledge();
+                self.send_due(pace);
+            }
         }
         for (place, client) in self.clients.drain(..).enumerate() {
             let Some(client) = client else { continue };
@@ -197,6 +223,18 @@ impl<'a> Worker<'a> {
             client.connection.close();
         }
         Ok(())
+    }
+
+    /// Sends what is due, the clients in turn.
+    fn send_due(&mut self, pace: &mut Pace) {
+        while self.control.is_sending() && !self.clients.is_empty() {
+            let Some(due) = pace.next(Instant::now()) else { return };
+            self.turn = (self.turn + 1) % self.clients.len();
+            if let Some(client) = &mut self.clients[self.turn] {
+                let sent = client.send(1, due, self.contents, &mut self.keys);
+                self.settle(self.turn, sent);
+            }
+        }
     }
 
     fn handle(&mut self, event: Event, buffer: &mut [u8]) -> Result<(), ConnectionError> {
@@ -219,11 +257,11 @@ impl<'a> Worker<'a> {
             // More than were sent have other contents than were expected.
             let Some(sent) = client.in_flight.pop_front() else { break };
             if is_measuring {
-                self.latencies.record((now - sent).as_nanos() as u64);
+                self.latencies.record(now.saturating_duration_since(sent).as_nanos() as u64);
             }
         }
         self.control.arrived.fetch_add(u64::from(complete), Ordering::Relaxed);
-        if self.control.is_sending() {
+        if self.options.rate.is_none() && self.control.is_sending() {
             client.send(complete, now, self.contents, &mut self.keys)?;
         }
         Ok(())

@@ -16,6 +16,7 @@ mod fanout;
 mod histogram;
 mod idle;
 mod open;
+mod pace;
 mod poller;
 mod receiver;
 mod window;

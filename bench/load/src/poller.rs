@@ -1,6 +1,7 @@
 //! The epoll of a thread: every connection is registered once, edge-triggered, under its place in the thread's list.
 
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -36,6 +37,12 @@ impl Poller {
             | EpollFlags::EPOLLRDHUP
             | EpollFlags::EPOLLET;
         self.epoll.add(socket, EpollEvent::new(flags, place as u64))
+    }
+
+    /// A timer, under a place of its own.
+    pub(crate) fn add_timer(&self, timer: impl AsFd, place: usize) -> nix::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        self.epoll.add(timer, EpollEvent::new(flags, place as u64))
     }
 
     /// What happened, or nothing if nothing does for `timeout`.
