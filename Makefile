@@ -129,12 +129,27 @@ fmt: ## Format the sources
 	@$(CARGO) fmt --manifest-path handoff-websocket/fuzz/Cargo.toml
 
 .PHONY: bench
-bench: build ## Memory of idle connections, handed over and proxied (CONNECTIONS=15000)
+bench: bench-throughput bench-fanout bench-idle bench-handshakes bench-report ## Take every figure of docs/performance.md, and write them there
+
+.PHONY: bench-throughput
+bench-throughput: build ## Messages a second, latency and CPU time: handed over, direct, proxied (ROUNDS=10)
+	@python3 bench/throughput.py --rounds $(ROUNDS)
+
+.PHONY: bench-fanout
+bench-fanout: build ## Deliveries a second in a room of 8,000 clients (ROUNDS=10)
+	@python3 bench/fanout.py --rounds $(ROUNDS)
+
+.PHONY: bench-idle
+bench-idle: build ## Memory of idle connections, handed over, direct and proxied (CONNECTIONS=15000)
 	@python3 bench/idle.py --connections $(CONNECTIONS)
 
 .PHONY: bench-handshakes
 bench-handshakes: build ## CPU time of opening connections, handed over and proxied (ROUNDS=10)
 	@python3 bench/handshakes.py --rounds $(ROUNDS)
+
+.PHONY: bench-report
+bench-report: ## Write the tables and plots of docs/performance.md from the last results
+	@python3 bench/report.py
 
 .PHONY: clean
 clean: ## Remove what was built (build/ and cargo's target directory)
