@@ -158,8 +158,15 @@ pub fn is_strict() -> bool {
 
 /// Starts it where it cannot: its exit status and what it says.
 pub fn fails(arguments: &[&str]) -> String {
-    let output = command().args(arguments).stderr(Stdio::piped()).output().expect("run");
-    assert!(!output.status.success(), "{output:?}");
+    let mut child = command().args(arguments).stderr(Stdio::piped()).spawn().expect("spawn");
+    let begin = Instant::now();
+    while child.try_wait().expect("wait").is_none() && begin.elapsed() < PATIENCE {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // One that does start would go on for ever; it has no status then.
+    let _ = child.kill();
+    let output = child.wait_with_output().expect("output");
+    assert!(output.status.code().is_some_and(|code| code != 0), "{output:?}");
     String::from_utf8(output.stderr).expect("text")
 }
 
