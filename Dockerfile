@@ -21,11 +21,14 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY tests/tests.rs tests/
 COPY scripts/deps.sh scripts/module.sh scripts/
 COPY handoff-protocol handoff-protocol
+COPY handoff-websocket handoff-websocket
 COPY handoff-metrics handoff-metrics
 COPY ngx-handoff-module ngx-handoff-module
 COPY backend backend
 COPY demo/Cargo.toml demo/
 COPY demo/src demo/src
+# Not built, but a member of the workspace.
+COPY bench/load bench/load
 RUN scripts/module.sh debian \
     && cargo build --release --locked -p ws-handoff-backend -p ws-handoff-demo
 

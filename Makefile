@@ -17,6 +17,13 @@ ROUNDS ?= 10
 SECONDS ?= 60
 # Which nginx the module is for: empty (the one that the build compiles), `debian`, or a directory with nginx's source.
 NGINX ?=
+# Which cases of the Autobahn test suite; empty: 1 to 10.
+CASES ?=
+# Which engine of the backend the tests are for: empty (parked, and the backend's own tests for both), or `tasks`.
+ENGINE ?=
+ifneq ($(ENGINE),)
+export WS_HANDOFF_TEST_ENGINE := $(ENGINE)
+endif
 # nginx itself would take this variable of the environment for sockets that it inherits.
 unexport NGINX
 export PORT
@@ -54,7 +61,7 @@ module: ## Build the module for another nginx: NGINX=debian, or NGINX=DIR with i
 	@scripts/module.sh "$(or $(NGINX),$(error make module NGINX=debian, or NGINX=DIR with the source of an nginx release))"
 
 .PHONY: test
-test: ## Check format and lints, then run every test; with NGINX= the end-to-end tests, against that nginx
+test: ## Check format and lints, then run every test (ENGINE=tasks); with NGINX= the end-to-end tests, against that nginx
 	@scripts/deps.sh build test
 	@$(MAKE) --no-print-directory build $(VENV) $(PROMTOOL)
 ifeq ($(NGINX),)
@@ -90,6 +97,12 @@ test-docker: build/venv-tests/installed ## Test the compose demo (needs a Docker
 	@scripts/deps.sh docker browser
 	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/docker
 
+.PHONY: test-autobahn
+test-autobahn: build ## Run the Autobahn test suite through nginx and the backend (CASES="12.* 13.*" ENGINE=tasks)
+	@scripts/deps.sh autobahn
+	@tests/autobahn/install.sh build/autobahn
+	@python3 tests/autobahn/run.py --suite build/autobahn --engine "$(or $(ENGINE),parked)" $(foreach case,$(CASES),'$(case)')
+
 .PHONY: test-static
 test-static: build $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
 	@scripts/deps.sh build test
@@ -113,14 +126,30 @@ check: ## Type-check everything, tests included
 fmt: ## Format the sources
 	@$(CARGO) fmt --all
 	@$(CARGO) fmt --manifest-path handoff-protocol/fuzz/Cargo.toml
+	@$(CARGO) fmt --manifest-path handoff-websocket/fuzz/Cargo.toml
 
 .PHONY: bench
-bench: build ## Memory of idle connections, handed over and proxied (CONNECTIONS=15000)
+bench: bench-throughput bench-fanout bench-idle bench-handshakes bench-report ## Take every figure of docs/performance.md, and write them there
+
+.PHONY: bench-throughput
+bench-throughput: build ## Messages a second, latency and CPU time: handed over, direct, proxied (ROUNDS=10)
+	@python3 bench/throughput.py --rounds $(ROUNDS)
+
+.PHONY: bench-fanout
+bench-fanout: build ## Deliveries a second in a room of 8,000 clients (ROUNDS=10)
+	@python3 bench/fanout.py --rounds $(ROUNDS)
+
+.PHONY: bench-idle
+bench-idle: build ## Memory of idle connections, handed over, direct and proxied (CONNECTIONS=15000)
 	@python3 bench/idle.py --connections $(CONNECTIONS)
 
 .PHONY: bench-handshakes
 bench-handshakes: build ## CPU time of opening connections, handed over and proxied (ROUNDS=10)
 	@python3 bench/handshakes.py --rounds $(ROUNDS)
+
+.PHONY: bench-report
+bench-report: ## Write the tables and plots of docs/performance.md from the last results
+	@python3 bench/report.py
 
 .PHONY: clean
 clean: ## Remove what was built (build/ and cargo's target directory)

@@ -5,7 +5,7 @@
 One nginx (two workers) and one backend serve all ways in turn, round by round, so that whatever else the machine does
 befalls each of them. CPU time is what the kernel's scheduler counted (first field of /proc/PID/schedstat: user and system,
 in nanoseconds), divided by the connections. "open" is up to the last client's 101; "whole" includes what
-closing it costs. Clients are few at a time, and the same for each way: their own cost, which is far higher, bounds the rate.
+closing it costs. Clients are few at a time, and the same for each way; they share the machine's cores with the servers.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clients import Clients
-from servers import BUILD, BenchError, Servers, wait_until
+from results import DIRECTORY, save
+from servers import BenchError, Servers, isolate, wait_until
 
 # Name, path, and what nginx keeps of a connection.
 WAYS = [
@@ -25,6 +26,8 @@ WAYS = [
     ("proxy_pass, Unix socket", "/proxy-unix/echo", 1),
     ("proxy_pass, TCP", "/proxy/echo", 1),
 ]
+# Handshakes under way at once, in each of the clients' processes.
+CONCURRENCY = 16
 
 
 @dataclass
@@ -44,8 +47,9 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=2000, help="connections of each way in a round (2000)")
     arguments = parser.parse_args()
     costs = {name: Costs() for name, _, _ in WAYS}
+    is_isolated = isolate()
     try:
-        with Servers(BUILD / "bench") as servers:
+        with Servers(DIRECTORY / "parked") as servers:
             # The first round fills caches, heaps and connection tables.
             for turn in range(arguments.rounds + 1):
                 for name, path, kept in WAYS:
@@ -59,28 +63,34 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     report(costs, arguments)
+    rows = [
+        {"way": name, "runs": vars(cost)}
+        | {column: statistics.median(values) for column, values in vars(cost).items()}
+        for name, cost in costs.items()
+    ]
+    save("handshakes", is_isolated, vars(arguments), {"rows": rows}, [])
     return 0
 
 
 def one_round(servers: Servers, path: str, kept: int, count: int) -> dict[str, float]:
-    workers, backend = servers.nginx_workers(), servers.backend_pid()
-    before = cpu(workers), cpu([backend])
-    clients = Clients(servers.port, path, count)
-    begun = time.monotonic()
-    with clients:
+    workers, backends = servers.nginx_workers(), servers.backend_pids()
+    before = cpu(workers), cpu(backends)
+    with Clients(servers.port, path, 0, concurrency=CONCURRENCY) as clients:
+        begun = time.monotonic()
+        clients.open(count)
         took = time.monotonic() - begun
         wait_until(
             lambda: servers.backend_connections() == count,
             lambda: f"the backend serves {servers.backend_connections()} instead of {count}",
         )
-        opened = cpu(workers), cpu([backend])
+        opened = cpu(workers), cpu(backends)
         if servers.nginx_connections() != count * kept:
             raise BenchError(f"nginx holds {servers.nginx_connections()} connections of {path}, not {count * kept}")
     wait_until(
         lambda: servers.backend_connections() == 0 and servers.nginx_connections() == 0,
         lambda: f"connections of {path} stay open",
     )
-    closed = cpu(workers), cpu([backend])
+    closed = cpu(workers), cpu(backends)
     return {
         "nginx_open": (opened[0] - before[0]) / count,
         "both_open": (sum(opened) - sum(before)) / count,

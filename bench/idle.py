@@ -1,11 +1,13 @@
 """What an idle WebSocket costs nginx and the backend: handed over, and through proxy_pass.
 
-    make bench [CONNECTIONS=15000]
+    make bench-idle [CONNECTIONS=15000]
 
-Each path gets a freshly started nginx (two workers) and backend. Their memory is read with no connection, and with all
-of them open and silent. Then every connection has to echo a text, and nginx and the backend have to agree on how many
-they hold: a figure for connections that were not there is an error, not a result. Kernel memory (some kilobytes for each
-socket, whoever owns it) is no part of the figures.
+Each case gets freshly started servers: nginx with two workers, and a backend. Their memory is read before any client has
+come, and at several numbers of connections, each time after every one of them has exchanged a message of 8 KiB (in a room: one
+client sends it to all), and all are silent again. Everything is counted that the processes have taken since they were
+started: what the first handshakes needed, read buffers, tables that grew. At the end every connection has to exchange
+another message, and nginx and the backend have to agree on how many they hold: a figure for connections that were not there is
+an error, not a result. Kernel memory (some kilobytes for each socket, whoever owns it) is no part of the figures.
 """
 
 import argparse
@@ -13,51 +15,80 @@ import sys
 import time
 from dataclasses import dataclass
 
-from clients import Clients
-from servers import BUILD, BenchError, Servers, Usage, hard_limit, settled, wait_until
+from clients import PROCESSES, Clients
+from results import DIRECTORY, Target, save
+from servers import BenchError, Servers, hard_limit, isolate, settled, wait_until
 
 # Descriptors that a process has besides its connections.
 SPARE = 200
-# Connections opened and closed before the first reading.
-WARM_UP = 256
+MESSAGE = 8192
+ROOM = "/rooms/idle"
 
 
 @dataclass(frozen=True)
-class Result:
-    """One path: what the two held before (`idle`) and with the connections (`loaded`)."""
+class Case:
+    """A way, an application, and who serves."""
 
     name: str
+    path: str
+    engine: str = "parked"
+    is_direct: bool = False
+    # What nginx keeps of each connection.
+    kept_by_nginx: int = 0
+    backends: int = 1
+
+
+HANDOFF = Case("ws_handoff", "/ws/echo")
+HANDOFF_ROOM = Case("ws_handoff, one room", f"/ws{ROOM}")
+DIRECT = Case("direct", "/ws/echo", is_direct=True)
+PROXY = Case("proxy_pass", "/proxy/echo", kept_by_nginx=1)
+TASKS = Case("ws_handoff, tasks", "/ws/echo", engine="tasks")
+TASKS_ROOM = Case("ws_handoff, tasks, one room", f"/ws{ROOM}", engine="tasks")
+FOUR = Case("ws_handoff, four backends", "/ws/echo", backends=4)
+
+CASES = [HANDOFF, HANDOFF_ROOM, DIRECT, PROXY, TASKS, TASKS_ROOM]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Memory in bytes, and descriptors, with so many connections."""
+
     connections: int
-    nginx_idle: Usage
-    nginx_loaded: Usage
-    backend_idle: Usage
-    backend_loaded: Usage
+    nginx: int
+    backends: int
+    nginx_descriptors: int
 
-    def nginx_growth(self) -> int:
-        return self.nginx_loaded.memory - self.nginx_idle.memory
-
-    def backend_growth(self) -> int:
-        return self.backend_loaded.memory - self.backend_idle.memory
+    @staticmethod
+    def take(servers: Servers, connections: int) -> "Reading":
+        nginx, backends = settled(servers.nginx), settled(servers.backends)
+        return Reading(connections, nginx.memory, backends.memory, nginx.descriptors)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--connections", type=int, default=15000, help="how many on each path (15000)")
+    parser.add_argument("--connections", type=int, default=15000, help="how many in each case (15000)")
     count = parser.parse_args().connections
+    is_isolated = isolate()
+    # For the plot.
+    marks = sorted({max(1, count * part // 15) for part in (1, 5, 10, 15)})
     try:
         check_limits(count)
-        handed_over = measure("ws_handoff", "/ws/echo", count, kept_by_nginx=0)
-        proxied = measure("proxy_pass", "/proxy/echo", count, kept_by_nginx=count)
+        readings = {case: measure(case, marks) for case in CASES}
+        readings[FOUR] = measure(FOUR, [FOUR.backends * count])
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    report(handed_over, proxied)
+    report(readings)
+    rows = [
+        {"case": case.name, "readings": [vars(reading) for reading in of_case]} for case, of_case in readings.items()
+    ]
+    save("idle", is_isolated, {"connections": count, "message": MESSAGE}, {"rows": rows}, targets(readings))
     return 0
 
 
 def check_limits(count: int):
-    if count < 1:
-        raise BenchError("at least one connection")
+    if count < PROCESSES:
+        raise BenchError(f"at least {PROCESSES} connections")
     # Proxied, a connection takes two descriptors of one of the two workers, which share them not quite evenly.
     needed = count + count // 10 + SPARE
     if needed > hard_limit():
@@ -67,73 +98,76 @@ def check_limits(count: int):
         )
 
 
-def measure(name: str, path: str, count: int, kept_by_nginx: int) -> Result:
-    with Servers(BUILD / "bench" / name) as servers:
-        # What handshakes leave allocated for the next ones is no open connection's cost.
-        with Clients(servers.port, path, WARM_UP) as first:
-            first.echo()
-        agree(servers, 0, 0)
-        nginx_idle, backend_idle = settled(servers.nginx), settled(servers.backend)
-
-        print(f"{name}: opening {count} connections", file=sys.stderr, flush=True)
+def measure(case: Case, marks: list[int]) -> list[Reading]:
+    """With none, and at each mark."""
+    is_room = case.path.endswith(ROOM)
+    with Servers(DIRECTORY / "idle", case.engine, case.backends) as servers:
+        port = servers.backend_port if case.is_direct else servers.port
+        readings = [Reading.take(servers, 0)]
         started = time.monotonic()
-        with Clients(servers.port, path, count) as clients:
-            print(f"{name}: open after {time.monotonic() - started:.1f} s, now idle", file=sys.stderr, flush=True)
-            agree(servers, kept_by_nginx, count)
-            nginx_loaded, backend_loaded = settled(servers.nginx), settled(servers.backend)
-            clients.echo()
-            agree(servers, kept_by_nginx, count)
+        with Clients(port, case.path, 0) as clients:
+
+            def exchange(mark: int):
+                agree(servers, mark * case.kept_by_nginx, mark)
+                (clients.broadcast if is_room else clients.echo)(MESSAGE)
+
+            for mark in marks:
+                clients.open(mark)
+                exchange(mark)
+                readings.append(Reading.take(servers, mark))
+            exchange(marks[-1])
+            agree(servers, marks[-1] * case.kept_by_nginx, marks[-1])
         if complaints := servers.complaints():
-            raise BenchError(f"{name}: nginx logged {len(complaints)} lines, the first: {complaints[0]}")
-    return Result(name, count, nginx_idle, nginx_loaded, backend_idle, backend_loaded)
+            raise BenchError(f"{case.name}: nginx logged {len(complaints)} lines, the first: {complaints[0]}")
+    print(f"{case.name}: {marks[-1]} after {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+    return readings
 
 
-def agree(servers: Servers, at_nginx: int, at_backend: int):
-    """Waits until nginx holds just so many clients, and the backend just so many connections."""
+def agree(servers: Servers, at_nginx: int, at_backends: int):
+    """Waits until nginx holds just so many clients, and the backends just so many connections."""
     wait_until(
-        lambda: (servers.nginx_connections(), servers.backend_connections()) == (at_nginx, at_backend),
-        lambda: f"nginx holds {servers.nginx_connections()} connections and the backend "
-        f"{servers.backend_connections()}, not {at_nginx} and {at_backend}",
+        lambda: (servers.nginx_connections(), servers.backend_connections()) == (at_nginx, at_backends),
+        lambda: f"nginx holds {servers.nginx_connections()} connections and the backends "
+        f"{servers.backend_connections()}, not {at_nginx} and {at_backends}",
     )
 
 
-def report(handed_over: Result, proxied: Result):
-    count = handed_over.connections
-    print(f"\n{count} idle connections, user memory of nginx (master and two workers) and of the backend\n")
-    rows = [("", handed_over.name, proxied.name)]
-    for title, figure in (
-        ("nginx, none", lambda r: megabytes(r.nginx_idle.memory)),
-        (f"nginx, {count}", lambda r: megabytes(r.nginx_loaded.memory)),
-        ("  more", lambda r: megabytes(r.nginx_growth())),
-        ("  a connection", lambda r: each(r.nginx_growth(), count)),
-        ("  descriptors more", lambda r: str(r.nginx_loaded.descriptors - r.nginx_idle.descriptors)),
-        ("backend, none", lambda r: megabytes(r.backend_idle.memory)),
-        (f"backend, {count}", lambda r: megabytes(r.backend_loaded.memory)),
-        ("  more", lambda r: megabytes(r.backend_growth())),
-        ("  a connection", lambda r: each(r.backend_growth(), count)),
-        ("both, a connection", lambda r: each(r.nginx_growth() + r.backend_growth(), count)),
-    ):
-        rows.append((title, figure(handed_over), figure(proxied)))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    for title, *figures in rows:
-        cells = "   ".join(text.rjust(width) for text, width in zip(figures, widths[1:], strict=True))
-        print(f"  {title.ljust(widths[0])}   {cells}")
+def targets(readings: dict[Case, list[Reading]]) -> list[Target]:
+    found = []
+    for case, each in ((HANDOFF, 128), (HANDOFF_ROOM, 256), (FOUR, 128)):
+        none, most = readings[case][0], readings[case][-1]
+        nginx, backends = most.nginx - none.nginx, most.backends - none.backends
+        name = f"{case.name}, {most.connections}"
+        found.append(Target(f"{name}: backend", backends / most.connections, each, False, " B each"))
+        found.append(Target(f"{name}: nginx", nginx / 1e6, 1, False, " MB"))
+        if case is not FOUR:
+            found.append(Target(f"{name}: both", (nginx + backends) / 1e6, 4, False, " MB"))
+    return found
 
-    ours = handed_over.nginx_growth() + handed_over.backend_growth()
-    theirs = proxied.nginx_growth() + proxied.backend_growth()
-    more = [megabytes(result.nginx_growth()) for result in (handed_over, proxied)]
-    print(f"\nnginx: {more[0]} more when handed over, {more[1]} more when proxied")
-    if ours > 0:
-        print(f"both together: proxied costs {theirs / ours:.1f} times what handed over does")
-    print(f"every one of {2 * count} connections was open, and echoed, at the end")
+
+def report(readings: dict[Case, list[Reading]]):
+    print("\nuser memory more than before the first client: nginx (master and two workers), and the backends\n")
+    titles = ["connections", "nginx", "each", "descriptors", "backends", "each", "both"]
+    widths = [13, 13, 11, 13, 13, 11, 13]
+    print(f"{'':30}" + "".join(f"{title:>{width}}" for title, width in zip(titles, widths, strict=True)))
+    for case, (none, *marks) in readings.items():
+        for mark in marks:
+            nginx, backends = mark.nginx - none.nginx, mark.backends - none.backends
+            cells = [
+                f"{mark.connections}",
+                megabytes(nginx),
+                f"{nginx / mark.connections:,.0f} B",
+                f"{mark.nginx_descriptors - none.nginx_descriptors}",
+                megabytes(backends),
+                f"{backends / mark.connections:,.0f} B",
+                megabytes(nginx + backends),
+            ]
+            print(f"{case.name:30}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
+    print("\nevery connection was open, and exchanged another message, at the end")
 
 
 def megabytes(size: int) -> str:
     return f"{size / 1e6:,.2f} MB"
-
-
-def each(size: int, count: int) -> str:
-    return f"{size / count:,.0f} B"
 
 
 if __name__ == "__main__":

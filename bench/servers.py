@@ -1,10 +1,13 @@
-"""One nginx and one backend of what `make build` staged, in a directory of their own, and what they hold."""
+"""One nginx and its backends, of what `make build` staged, in a directory of their own, and what they hold."""
 
 import contextlib
+import ctypes
+import fcntl
 import os
 import resource
 import shutil
 import socket
+import struct
 import subprocess
 import time
 import urllib.request
@@ -14,6 +17,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 MODULE = BUILD / "modules/ngx_http_ws_handoff_module.so"
+
+# linux/sched.h, linux/sockios.h, linux/if.h
+CLONE_NEWNET = 0x40000000
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
 
 
 class BenchError(Exception):
@@ -28,19 +36,38 @@ class Usage:
     descriptors: int
 
 
-class Servers:
-    """Both programs, freshly started; a context manager that ends them."""
+def isolate() -> bool:
+    """Moves this process, and those that it starts, to a network of its own; whether it could, which takes root.
 
-    def __init__(self, directory: Path):
+    A machine's packet filter and connection tracking (Docker sets them up) would take part in every packet, and limit how
+    many connections there are. A new network namespace has none.
+    """
+    if ctypes.CDLL(None).unshare(CLONE_NEWNET) != 0:
+        return False
+    with socket.socket() as control:
+        # netdevice(7): struct ifreq; 127.0.0.0/8 comes with being up.
+        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
+    return True
+
+
+class Servers:
+    """Both programs, freshly started; a context manager that ends them. nginx hands over to all backends in turn, and
+    proxies to the first."""
+
+    def __init__(self, directory: Path, engine: str = "parked", backends: int = 1):
         self.directory = directory
-        self.port, self.backend_port, self.admin_port = free_ports(3)
+        self.engine = engine
+        self.port, *ports = free_ports(1 + 2 * backends)
+        self.admin_ports, self.listen_ports = ports[:backends], ports[backends:]
+        self.backend_port = self.listen_ports[0]
         self._processes: dict[str, subprocess.Popen] = {}
 
     def __enter__(self):
         shutil.rmtree(self.directory, ignore_errors=True)
         (self.directory / "temp").mkdir(parents=True)
         try:
-            self._start_backend()
+            for index, admin_port in enumerate(self.admin_ports):
+                self._start_backend(index, admin_port)
             self._start_nginx()
         except BaseException:
             self.__exit__()
@@ -62,21 +89,25 @@ class Servers:
         master = self._processes["nginx"].pid
         return usage([master, *children(master)])
 
-    def backend(self) -> Usage:
-        return usage([self._processes["backend"].pid])
+    def backends(self) -> Usage:
+        return usage(self.backend_pids())
 
     def nginx_workers(self) -> list[int]:
         return children(self._processes["nginx"].pid)
 
-    def backend_pid(self) -> int:
-        return self._processes["backend"].pid
+    def backend_pids(self) -> list[int]:
+        return [process.pid for name, process in self._processes.items() if name != "nginx"]
 
     def nginx_connections(self) -> int:
         """Connections that nginx holds, apart from the one that asks."""
         return int(self._get(self.port, "/nginx_status").split()[2]) - 1
 
     def backend_connections(self) -> int:
-        for line in self._get(self.admin_port, "/metrics").splitlines():
+        """Connections of all backends."""
+        return sum(map(self._connections_of, self.admin_ports))
+
+    def _connections_of(self, admin_port: int) -> int:
+        for line in self._get(admin_port, "/metrics").splitlines():
             name, _, value = line.rpartition(" ")
             if name.partition("{")[0] == "websocket_connections_active":
                 return int(float(value))
@@ -87,14 +118,15 @@ class Servers:
         log = self.directory / "error.log"
         return log.read_text(errors="replace").splitlines() if log.exists() else []
 
-    def _start_backend(self):
+    def _start_backend(self, index: int, admin_port: int):
         self._start(
-            "backend",
-            [BUILD / "bin/ws-handoff-backend", "--app", "demo", "--socket", "backend.sock",
-             "--listen", f"127.0.0.1:{self.backend_port}", "--admin", f"127.0.0.1:{self.admin_port}",
+            f"backend{index}",
+            [BUILD / "bin/ws-handoff-backend", "--app", "demo", "--engine", self.engine,
+             "--socket", f"backend{index}.sock", "--listen", f"127.0.0.1:{self.listen_ports[index]}",
+             "--admin", f"127.0.0.1:{admin_port}",
              # Nothing that would end the clients' silence, or the servers' patience with it.
              "--ping-interval", "0", "--idle-timeout", "0", "--drain-timeout", "1"],
-            self.admin_port,
+            admin_port,
         )  # fmt: skip
 
     def _start_nginx(self):
@@ -103,6 +135,7 @@ class Servers:
             "DESCRIPTORS": hard_limit(),
             "PORT": self.port,
             "BACKEND_PORT": self.backend_port,
+            "PEERS": "\n".join(f"        server unix:backend{i}.sock;" for i in range(len(self.admin_ports))),
         }
         configuration = (ROOT / "bench/nginx.conf").read_text()
         for name, value in values.items():

@@ -5,6 +5,7 @@
 #                                     debian:  the module for Debian's own nginx
 #                                     venv:    the Python client in build/venv
 #                                     test:    the end-to-end tests
+#                                     autobahn: the Autobahn test suite
 #                                     valgrind: the same under valgrind
 #                                     fuzz:    the fuzz targets
 #                                     browser: the tests of the demo page
@@ -22,6 +23,8 @@ declare -A needed=(
     [venv]="python3 python3-venv"
     # openssl makes the wss tests' certificate, strace watches a worker's system calls.
     [test]="openssl python3 python3-venv strace"
+    # dpkg-dev tells where its Python's libraries are.
+    [autobahn]="debian-archive-keyring dpkg-dev python3 python3-venv"
     [valgrind]="valgrind"
     # libFuzzer is C++, and comes as source.
     [fuzz]="g++"

@@ -18,6 +18,7 @@ NGINX = "sbin/nginx"
 MODULE = "modules/ngx_http_ws_handoff_module.so"
 BACKEND = "bin/ws-handoff-backend"
 DEMO = "bin/ws-handoff-demo"
+LOAD = "bin/ws-handoff-load"
 
 
 def main() -> int:
@@ -25,7 +26,7 @@ def main() -> int:
     found, succeeded = read_messages(sys.stdin)
     if not succeeded:
         return 1
-    missing = [name for name in (NGINX, MODULE, BACKEND, DEMO) if name not in found]
+    missing = [name for name in (NGINX, MODULE, BACKEND, DEMO, LOAD) if name not in found]
     if missing:
         print(f"cargo reported no file for: {', '.join(missing)}", file=sys.stderr)
         return 1
@@ -55,6 +56,8 @@ def read_messages(lines) -> tuple[dict[str, Path], bool]:
                     found[BACKEND] = Path(message["executable"])
                 elif target["name"] == "ws-handoff-demo" and message["executable"]:
                     found[DEMO] = Path(message["executable"])
+                elif target["name"] == "ws-handoff-load" and message["executable"]:
+                    found[LOAD] = Path(message["executable"])
             case "build-finished":
                 succeeded = message["success"]
     return found, succeeded

@@ -24,13 +24,15 @@ main() {
     trap 'stop INT 130' INT
     trap 'stop TERM 143' TERM
 
-    kind libraries-and-end-to-end 9 make test
+    kind libraries-and-end-to-end 10 make test
     kind debian-nginx             4 make test NGINX=debian
+    kind autobahn                 3 make test-autobahn
     kind browser                  5 make test-browser
     kind docker                  14 make test-docker
     kind debian-13               16 tests/roots/run.sh trixie 'make test && make test NGINX=debian'
+    kind engine-tasks             6 make test ENGINE=tasks
     kind static-build            10 make test-static
-    kind fuzz                     5 make fuzz SECONDS=20
+    kind fuzz                     7 make fuzz SECONDS=20
     kind asan                    20 make test-asan
     kind debian-12               20 tests/roots/run.sh bookworm 'make test && make test NGINX=debian'
 

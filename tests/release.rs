@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::support::frame::{BINARY, Frame};
+use crate::support::proc::Weight;
 use crate::support::stuck::Trap;
 use crate::support::{
     Backend, Client, FakeBackend, Handshake, Head, ManualBackend, Nginx, PATIENCE, Peer, net, proc,
@@ -118,7 +119,7 @@ fn twenty_thousand_handovers_leave_nothing_behind() {
     let worker = nginx.worker();
     let descriptors = proc::descriptors(worker);
     let held = proc::descriptors(backend.pid()).len();
-    let memory = proc::resident(worker);
+    let weight = Weight::of(worker);
     let accepted = nginx.stub_status().accepts;
 
     churn(&nginx, 20_000);
@@ -131,8 +132,7 @@ fn twenty_thousand_handovers_leave_nothing_behind() {
     });
     backend.wait_descriptors(held);
     // 14 bytes left behind by each would show.
-    let grown = proc::resident(worker).saturating_sub(memory);
-    assert!(grown < 280_000, "the worker has grown by {grown} bytes");
+    weight.has_grown_by_less_than(280_000, "20,000 handovers");
     assert_eq!(backend.metric("websocket_connections_total"), 22_000.0);
     let handed_over = nginx.access_log().iter().filter(|line| line.get("status") == "101").count();
     assert_eq!(handed_over, 22_000);

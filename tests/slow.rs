@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use crate::support::proc::Weight;
 use crate::support::{
     Backend, Client, FakeBackend, Handshake, Nginx, PATIENCE, Peer, net, proc, wait_until,
 };
@@ -32,7 +33,7 @@ fn clients_that_stop_in_mid_head_are_closed_after_client_header_timeout() {
         backend.address()
     ));
     let worker = nginx.worker();
-    let (before, resident) = (proc::descriptors(worker).len(), proc::resident(worker));
+    let (before, weight) = (proc::descriptors(worker).len(), Weight::of(worker));
     let handshake = Handshake::new("/ws").bytes();
     let mut clients: Vec<Client> = (1..handshake.len())
         .cycle()
@@ -45,8 +46,7 @@ fn clients_that_stop_in_mid_head_are_closed_after_client_header_timeout() {
         })
         .collect();
     nginx.serve_others();
-    let grown = proc::resident(worker).saturating_sub(resident);
-    assert!(grown < 8 << 20, "{grown} bytes");
+    weight.has_grown_by_less_than(8 << 20, "500 heads");
     Client::upgraded(nginx.address(), "/ws").echo("in the meantime");
     for client in &mut clients {
         let (bytes, _) = client.expect_end();
@@ -114,15 +114,14 @@ fn refusal_without_an_end_is_streamed_to_a_client_that_reads() {
     ] {
         let backend = refusing(field, move |peer| pour(peer, &piece));
         let nginx = site(&backend, "");
-        let resident = proc::resident(nginx.worker());
+        let weight = Weight::of(nginx.worker());
         let mut client = Client::connect(nginx.address());
         client.send(&Handshake::new("/ws").bytes());
         assert_eq!(client.read_head().status(), 403);
         for _ in 0..READ / (1 << 20) {
             client.read_bytes(1 << 20);
         }
-        let grown = proc::resident(nginx.worker()).saturating_sub(resident);
-        assert!(grown < GROWTH, "{field}: {grown} bytes");
+        weight.has_grown_by_less_than(GROWTH, field);
         // That it has left ends it for the backend, too.
         client.reset();
         backend.wait_idle();
@@ -133,14 +132,13 @@ fn refusal_without_an_end_is_streamed_to_a_client_that_reads() {
 fn refusal_without_an_end_waits_for_a_client_that_does_not_read() {
     let backend = refusing("Connection: close", |peer| pour(peer, &"x".repeat(4096)));
     let nginx = site(&backend, "send_timeout 500ms;");
-    let resident = proc::resident(nginx.worker());
+    let weight = Weight::of(nginx.worker());
     let mut client = Client::connect(nginx.address());
     client.send(&Handshake::new("/ws").bytes());
     wait_until("the backend is asked", || backend.accepted() == 1);
     // nginx has given up; what is left is what the kernel's buffers hold.
     backend.wait_idle();
-    let grown = proc::resident(nginx.worker()).saturating_sub(resident);
-    assert!(grown < GROWTH, "{grown} bytes");
+    weight.has_grown_by_less_than(GROWTH, "a body that waits");
     assert_eq!(client.read_head().status(), 403);
     client.expect_end();
 }
@@ -184,7 +182,7 @@ fn ends_with(status: u16, answer: impl Fn(&mut Peer) + Send + Sync + 'static) {
     });
     let nginx = site(&backend, "ws_handoff_read_timeout 500ms;");
     let worker = nginx.worker();
-    let (before, resident) = (proc::descriptors(worker).len(), proc::resident(worker));
+    let (before, weight) = (proc::descriptors(worker).len(), Weight::of(worker));
     let mut clients: Vec<Client> = (0..50).map(|_| Client::connect(nginx.address())).collect();
     for client in &mut clients {
         client.send(&Handshake::new("/ws").bytes());
@@ -192,8 +190,7 @@ fn ends_with(status: u16, answer: impl Fn(&mut Peer) + Send + Sync + 'static) {
     for client in &mut clients {
         assert_eq!(client.read_head().status(), status);
     }
-    let grown = proc::resident(worker).saturating_sub(resident);
-    assert!(grown < GROWTH, "{grown} bytes");
+    weight.has_grown_by_less_than(GROWTH, "50 answers");
     drop(clients);
     wait_until("the worker holds as many descriptors as before", || {
         proc::descriptors(worker).len() == before

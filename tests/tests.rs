@@ -13,6 +13,8 @@ mod handoff;
 mod bare;
 // Bytes sent before nginx let go arrive once and in order.
 mod early_data;
+// The real backend's engine, from a client's first byte on: what it refuses, compresses, and forgets.
+mod engine;
 // A backend's refusal reaches the client as it is.
 mod refusal;
 // What the backend sees of a request, and the ways to reach a location.
@@ -23,6 +25,8 @@ mod set_header;
 mod variables;
 // Before the offer: the next peer, else 502 or 504.
 mod peers;
+// Several backends behind one upstream.
+mod several_backends;
 // An upstream with `keepalive`: one connection to a backend carries one client after the other.
 mod keepalive;
 // A peer that cannot be handed over to is tunnelled to.
@@ -49,6 +53,8 @@ mod reload;
 mod tls;
 // Everything that can become of a request is counted once, in memory that outlives reloads, and shown.
 mod counters;
+mod counters_attempts;
+mod counters_lives;
 mod status;
 // The access log tells how a hand-over ended, and why it failed.
 mod variables_log;

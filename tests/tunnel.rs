@@ -3,7 +3,7 @@
 
 use crate::support::fake::{ABSENT, socket_dir, without_handoff};
 use crate::support::frame::{self, BINARY, Frame};
-use crate::support::{Client, FakeBackend, Handshake, ManualBackend, Nginx, net};
+use crate::support::{Client, FakeBackend, Handshake, ManualBackend, Nginx, PROMPTLY, net};
 
 #[test]
 fn tcp_peer_is_tunnelled_to() {
@@ -96,11 +96,14 @@ fn tunnel_does_not_end_with_the_timeouts_of_the_handshake() {
         peer.read_head();
         peer.recv_to_end();
     });
+    // The tunnel's handshake must be done within it, however slow nginx is here.
+    let timeout = PROMPTLY.as_millis() / 16;
     let nginx = Nginx::start(format!(
-        "location /ws {{ ws_handoff_read_timeout 300ms; ws_handoff_send_timeout 300ms; \
+        "location /ws {{ ws_handoff_read_timeout {timeout}ms; ws_handoff_send_timeout {timeout}ms; \
              ws_handoff {}; }} \
-         location /slow {{ ws_handoff_read_timeout 900ms; ws_handoff {}; }}",
+         location /slow {{ ws_handoff_read_timeout {}ms; ws_handoff {}; }}",
         plain.address(),
+        3 * timeout,
         silent.address()
     ));
     let mut client = Client::upgraded(nginx.address(), "/ws");

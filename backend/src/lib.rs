@@ -39,6 +39,7 @@
 //! The program `ws-handoff-backend` is [`server`].
 
 mod activation;
+pub mod engine;
 mod error;
 mod head;
 mod listener;
@@ -59,4 +60,4 @@ pub use offer::{Acceptance, Offer, Refusal};
 pub use options::{Group, OfferOptions, Options};
 pub use peer::PeerCredentials;
 pub use stream::{ClientStream, ReadHalf, WriteHalf};
-pub use websocket::{Client, Source};
+pub use websocket::{Client, DetachedClient, Source};

@@ -14,14 +14,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::answer::{Answer, LastWord, Unanswered};
+use crate::engine::Request;
 use crate::error::{AnswerError, HandoffError};
 use crate::head::Head;
 use crate::options::OfferOptions;
 use crate::peer::PeerCredentials;
-use crate::receive;
+use crate::receive::{self, Owned, Taken};
 use crate::reuse::Reuse;
 use crate::stream::{ClientStream, Socket};
-use crate::websocket::{Client, Source};
+use crate::websocket::{Client, DetachedClient, Source};
 
 /// A WebSocket client that nginx (or, over TCP, the client itself) offers.
 ///
@@ -170,7 +171,39 @@ impl Acceptance {
     /// is dropped. Until the offer that costs the client nothing; after it, nginx hangs up on the client. A 101 that
     /// cannot be made ([`HandoffError::Answer`]) is answered 500 instead, and one too many
     /// ([`HandoffError::Full`]) 503.
-    pub async fn send(mut self) -> Result<Client, HandoffError> {
+    pub async fn send(self) -> Result<Client, HandoffError> {
+        let (arrived, request) = self.arrive().await?;
+        let stream = match arrived {
+            Arrived::Descriptor(taken) => taken.attach()?,
+            Arrived::Here(socket, early) => ClientStream::new(socket, early),
+        };
+        Ok(Client::new(stream, request))
+    }
+
+    /// The same for a client that is not to be served by this runtime: an [`Engine`](crate::engine::Engine) has an epoll of
+    /// its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_detached(self) -> Result<DetachedClient, HandoffError> {
+        let (arrived, request) = self.arrive().await?;
+        let (owned, early) = match arrived {
+            Arrived::Descriptor(taken) => taken.detach(),
+            Arrived::Here(socket, early) => {
+                let fd = socket.into_fd();
+                (
+                    Owned::new(
+                        fd.map_err(|source| HandoffError::Client { call: "epoll_ctl", source })?,
+                    ),
+                    early,
+                )
+            }
+        };
+        Ok(DetachedClient::new(owned, early, request))
+    }
+
+    async fn arrive(mut self) -> Result<(Arrived, Request), HandoffError> {
         let Inner { head, behind_head, mut socket, peer, client_addr, options, permits, reuse } =
             *self.offer.inner;
         if let Some(error) = self.error {
@@ -203,20 +236,30 @@ impl Acceptance {
         let socket = answer::send_upgrade(socket, &self.answer, &options).await?;
         drop((self.answer, permits.pending));
 
-        let (stream, source) = match socket {
+        let (arrived, source) = match socket {
             Socket::Unix(nginx) if head.offers_descriptor => {
-                let (stream, behind) = receive::client(&nginx, &options).await?;
+                let (taken, behind) = receive::client(&nginx, &options).await?;
                 if let Some(reuse) = &reuse {
                     reuse.keep(nginx, peer, behind);
                 }
-                (stream, Source::Handoff)
+                (Arrived::Descriptor(taken), Source::Handoff)
             }
-            Socket::Unix(_) => (ClientStream::new(socket, behind_head), Source::Tunnel),
-            Socket::Tcp(_) => (ClientStream::new(socket, behind_head), Source::Direct),
+            Socket::Unix(_) => (Arrived::Here(socket, behind_head), Source::Tunnel),
+            Socket::Tcp(_) => (Arrived::Here(socket, behind_head), Source::Direct),
         };
         drop(handover);
-        Ok(Client::new(stream, source, head.uri, head.headers, client_addr, self.protocol))
+        let Head { uri, headers, .. } = head;
+        let protocol = self.protocol;
+        Ok((arrived, Request { uri, headers, client_addr, protocol, source }))
     }
+}
+
+/// How an accepted client is there.
+enum Arrived {
+    /// Its own socket came.
+    Descriptor(Taken),
+    /// It is the connection that the offer came on; with what came behind the head.
+    Here(Socket, Bytes),
 }
 
 /// A refusal in the making; awaiting it sends it, or a 500 if it cannot be made.

@@ -35,7 +35,7 @@ use crate::stream::{ClientStream, Socket};
 pub(crate) async fn client(
     nginx: &UnixStream,
     options: &OfferOptions,
-) -> Result<(ClientStream, Bytes), HandoffError> {
+) -> Result<(Taken, Bytes), HandoffError> {
     let descriptor = timeout(options.offer_timeout, offer(nginx))
         .await
         .map_err(|_| HandoffError::OfferTimeout(options.offer_timeout))??;
@@ -45,12 +45,39 @@ pub(crate) async fn client(
         .map_err(|_| HandoffError::CommitTimeout(options.commit_timeout))?;
     let owned = match committed {
         // nginx may have let go already: nobody else would hang up.
-        Ok(_) | Err(HandoffError::Commit(_)) => Owned(Some(descriptor)),
+        Ok(_) | Err(HandoffError::Commit(_)) => Owned::new(descriptor),
         Err(error) => return Err(error),
     };
-    let (early_data, behind) = committed?;
-    let socket = owned.adopt(family)?;
-    Ok((ClientStream::new(socket, early_data), behind))
+    let (early, behind) = committed?;
+    prepare(owned.as_fd().ok_or(HandoffError::ClientGone)?, family)?;
+    Ok((Taken { owned, family, early }, behind))
+}
+
+/// A client that is this process's, and that no runtime knows yet.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    owned: Owned,
+    family: AddressFamily,
+    early: Bytes,
+}
+
+impl Taken {
+    /// Registers it with the runtime.
+    pub(crate) fn attach(mut self) -> Result<ClientStream, HandoffError> {
+        let fd = self.owned.take().ok_or(HandoffError::ClientGone)?;
+        // If epoll has no room, tokio closes the socket itself, without shutdown(2): nginx's dup3(2) then hangs up.
+        let socket = if self.family == AddressFamily::Unix {
+            UnixStream::from_std(StdUnixStream::from(fd)).map(Socket::Unix)
+        } else {
+            TcpStream::from_std(StdTcpStream::from(fd)).map(Socket::Tcp)
+        }
+        .map_err(|source| HandoffError::Client { call: "epoll_ctl", source })?;
+        Ok(ClientStream::new(socket, self.early))
+    }
+
+    pub(crate) fn detach(self) -> (Owned, Bytes) {
+        (self.owned, self.early)
+    }
 }
 
 /// What one recvmsg(2) gave.
@@ -137,23 +164,21 @@ fn inspect(descriptor: BorrowedFd<'_>) -> Result<AddressFamily, HandoffError> {
 
 /// A client that is this process's to serve or to hang up on: not served, it is shut down before it is closed, because
 /// nginx's dup3(2), which drops its own reference, may be microseconds away.
-struct Owned(Option<OwnedFd>);
+#[derive(Debug)]
+pub(crate) struct Owned(Option<OwnedFd>);
 
 impl Owned {
-    fn adopt(mut self, family: AddressFamily) -> Result<Socket, HandoffError> {
-        if let Some(fd) = &self.0 {
-            prepare(fd, family)?;
-        }
-        let Some(fd) = self.0.take() else {
-            return Err(HandoffError::ClientGone);
-        };
-        // If epoll has no room, tokio closes the socket itself, without shutdown(2): nginx's dup3(2) then hangs up.
-        if family == AddressFamily::Unix {
-            UnixStream::from_std(StdUnixStream::from(fd)).map(Socket::Unix)
-        } else {
-            TcpStream::from_std(StdTcpStream::from(fd)).map(Socket::Tcp)
-        }
-        .map_err(|source| HandoffError::Client { call: "epoll_ctl", source })
+    pub(crate) fn new(fd: OwnedFd) -> Owned {
+        Owned(Some(fd))
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(AsFd::as_fd)
+    }
+
+    /// For whoever hangs up from now on.
+    pub(crate) fn take(&mut self) -> Option<OwnedFd> {
+        self.0.take()
     }
 }
 
@@ -166,7 +191,7 @@ impl Drop for Owned {
 }
 
 /// Checks what could not be checked while the client was nginx's, and sets what serving it takes.
-fn prepare(fd: &OwnedFd, family: AddressFamily) -> Result<(), HandoffError> {
+fn prepare(fd: BorrowedFd<'_>, family: AddressFamily) -> Result<(), HandoffError> {
     // ENOTCONN: the client has reset the connection. (A client that has only sent its FIN is still connected.)
     match getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
         Ok(_) => (),
@@ -180,9 +205,9 @@ fn prepare(fd: &OwnedFd, family: AddressFamily) -> Result<(), HandoffError> {
         fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
             .map_err(|errno| client_error("fcntl", errno))?;
     }
-    if family != AddressFamily::Unix && !getsockopt(fd, sockopt::TcpNoDelay).unwrap_or(true) {
+    if family != AddressFamily::Unix && !getsockopt(&fd, sockopt::TcpNoDelay).unwrap_or(true) {
         // Without it the connection works all the same.
-        let _ = setsockopt(fd, sockopt::TcpNoDelay, &true);
+        let _ = setsockopt(&fd, sockopt::TcpNoDelay, &true);
     }
     Ok(())
 }

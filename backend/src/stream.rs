@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -230,6 +230,11 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
+    /// Takes it away from the runtime.
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        either!(Socket, self, socket => socket.into_std().map(OwnedFd::from))
+    }
+
     /// The other end's IP address; `None` for a Unix socket.
     pub(crate) fn peer_ip(&self) -> Option<IpAddr> {
         match self {

@@ -2,10 +2,15 @@
 
 use std::net::IpAddr;
 
+use std::os::fd::OwnedFd;
+
+use bytes::Bytes;
 use fastwebsockets::{Role, WebSocket};
 use http::{HeaderMap, Uri};
 
+use crate::engine::Request;
 use crate::offer::subprotocols;
+use crate::receive::Owned;
 use crate::stream::ClientStream;
 
 /// By which way a client came.
@@ -23,53 +28,47 @@ pub enum Source {
 #[derive(Debug)]
 pub struct Client {
     stream: ClientStream,
-    source: Source,
-    uri: Uri,
-    headers: HeaderMap,
-    client_addr: Option<IpAddr>,
-    protocol: Option<String>,
+    request: Request,
 }
 
 impl Client {
-    pub(crate) fn new(
-        stream: ClientStream,
-        source: Source,
-        uri: Uri,
-        headers: HeaderMap,
-        client_addr: Option<IpAddr>,
-        protocol: Option<String>,
-    ) -> Client {
-        Client { stream, source, uri, headers, client_addr, protocol }
+    pub(crate) fn new(stream: ClientStream, request: Request) -> Client {
+        Client { stream, request }
+    }
+
+    /// All that its request said.
+    pub fn request(&self) -> &Request {
+        &self.request
     }
 
     /// By which way it came.
     pub fn source(&self) -> Source {
-        self.source
+        self.request.source
     }
 
     /// The request target.
     pub fn uri(&self) -> &Uri {
-        &self.uri
+        &self.request.uri
     }
 
     /// The request's fields.
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        &self.request.headers
     }
 
     /// As [`Offer::client_addr`](crate::Offer::client_addr).
     pub fn client_addr(&self) -> Option<IpAddr> {
-        self.client_addr
+        self.request.client_addr
     }
 
     /// The subprotocols that the client had offered.
     pub fn subprotocols(&self) -> impl Iterator<Item = &str> {
-        subprotocols(&self.headers)
+        subprotocols(&self.request.headers)
     }
 
     /// The subprotocol that was chosen.
     pub fn protocol(&self) -> Option<&str> {
-        self.protocol.as_deref()
+        self.request.protocol.as_deref()
     }
 
     /// The bare stream; what the request said is dropped.
@@ -89,5 +88,38 @@ impl Client {
         websocket.set_auto_pong(true);
         websocket.set_max_message_size(16 << 20);
         websocket
+    }
+}
+
+/// An accepted WebSocket client that no runtime watches yet: for an [`Engine`](crate::engine::Engine), or an event loop
+/// of one's own. The opening handshake is over: the next bytes either way are frames.
+#[derive(Debug)]
+pub struct DetachedClient {
+    socket: Owned,
+    early: Bytes,
+    request: Request,
+}
+
+impl DetachedClient {
+    pub(crate) fn new(socket: Owned, early: Bytes, request: Request) -> DetachedClient {
+        DetachedClient { socket, early, request }
+    }
+
+    /// What its request said.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// The client's socket, nonblocking (its own, or the connection through which nginx tunnels); what it has sent
+    /// already, which comes before anything that is read; and what its request said.
+    ///
+    /// To hang up, call shutdown(2) before close(2): nginx may not have let go of the socket yet. (Dropping the whole does
+    /// that.) `None` does not occur.
+    pub fn into_parts(mut self) -> Option<(OwnedFd, Bytes, Request)> {
+        Some((self.socket.take()?, self.early, self.request))
+    }
+
+    pub(crate) fn into_owned(self) -> (Owned, Bytes, Request) {
+        (self.socket, self.early, self.request)
     }
 }

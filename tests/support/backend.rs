@@ -59,6 +59,7 @@ impl Backend {
             .arg(dir.path().join("ws"))
             .args(["--admin", &admin.to_string()])
             .args(arguments)
+            .env("WS_HANDOFF_ENGINE", engine())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log's descriptor"))
             .stderr(log);
@@ -152,6 +153,16 @@ impl Backend {
     fn socket(&self) -> PathBuf {
         self.dir.path().join("ws")
     }
+}
+
+/// Which engine serves: `parked`, unless `WS_HANDOFF_TEST_ENGINE` says otherwise.
+pub fn engine() -> String {
+    std::env::var("WS_HANDOFF_TEST_ENGINE").unwrap_or_else(|_| "parked".to_owned())
+}
+
+/// Whether that is the one that tells every breach of RFC 6455, and has the options that come with it.
+pub fn is_strict() -> bool {
+    engine() == "parked"
 }
 
 impl Drop for Backend {

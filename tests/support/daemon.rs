@@ -7,7 +7,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use super::nginx::Builder;
-use super::{PATIENCE, log, proc, wait_for, wait_for_within, wait_until};
+use super::{PATIENCE, log, nginx, proc, wait_for, wait_for_within, wait_until};
 
 /// An nginx master; stopped gracefully when dropped.
 pub struct Daemon {
@@ -40,10 +40,7 @@ impl Daemon {
     }
 
     pub fn workers(&self) -> Vec<i32> {
-        proc::children(self.pid)
-            .into_iter()
-            .filter(|pid| proc::command_line(*pid).starts_with("nginx: worker process"))
-            .collect()
+        nginx::workers_of(self.pid)
     }
 
     /// Waits until it has at least `count` workers.

@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod bare;
 pub mod client;
+pub mod counting;
 pub mod daemon;
 pub mod fake;
 pub mod frame;

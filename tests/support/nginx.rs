@@ -265,14 +265,7 @@ impl Nginx {
         if self.site.main.contains("master_process off") {
             return vec![self.master()];
         }
-        proc::children(self.master())
-            .into_iter()
-            .filter(|pid| {
-                let command = proc::command_line(*pid);
-                // Under valgrind a process cannot change what its command line seems to be.
-                command.starts_with("nginx: worker process") || command.contains("valgrind")
-            })
-            .collect()
+        workers_of(self.master())
     }
 
     /// The pid of the only worker.
@@ -400,6 +393,18 @@ impl Drop for Nginx {
             assert!(complaints.is_empty(), "nginx: {complaints:#?}");
         }
     }
+}
+
+/// Pids of the workers of a master, old ones included that have not exited yet.
+pub fn workers_of(master: i32) -> Vec<i32> {
+    proc::children(master)
+        .into_iter()
+        .filter(|pid| {
+            let command = proc::command_line(*pid);
+            // Under valgrind a process cannot change what its command line seems to be.
+            command.starts_with("nginx: worker process") || command.contains("valgrind")
+        })
+        .collect()
 }
 
 /// Whether the nginx under test was configured with `argument`.

@@ -58,8 +58,30 @@ pub fn registrations(pid: i32) -> usize {
         .sum()
 }
 
+/// How much memory a process had at some moment.
+pub struct Weight {
+    pid: i32,
+    resident: u64,
+}
+
+impl Weight {
+    pub fn of(pid: i32) -> Weight {
+        Weight { pid, resident: resident(pid) }
+    }
+
+    /// Insists that it has grown by less than so many bytes, unless `WS_HANDOFF_TEST_WEIGHT` is `any`: under what looks
+    /// for errors of memory, a process keeps what it has freed.
+    pub fn has_grown_by_less_than(&self, limit: u64, what: &str) {
+        if std::env::var_os("WS_HANDOFF_TEST_WEIGHT").is_some_and(|value| value == "any") {
+            return;
+        }
+        let grown = resident(self.pid).saturating_sub(self.resident);
+        assert!(grown < limit, "{what}: grown by {grown} bytes");
+    }
+}
+
 /// Resident memory of `pid` in bytes.
-pub fn resident(pid: i32) -> u64 {
+fn resident(pid: i32) -> u64 {
     let rollup =
         fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("read smaps_rollup");
     let line = rollup.lines().find(|line| line.starts_with("Rss:")).expect("Rss in smaps_rollup");

@@ -197,6 +197,11 @@ fn respond(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>
         return response;
     }
     match request.uri().path() {
+        "/healthz" | "/readyz"
+            if shared.engine.as_ref().is_some_and(|engine| !engine.is_alive()) =>
+        {
+            text(StatusCode::INTERNAL_SERVER_ERROR, "no thread is left that serves clients\n")
+        }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if shared.drain.is_draining() => {
             text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")

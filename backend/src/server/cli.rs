@@ -28,7 +28,7 @@ Refusals:\n  \
     403  not among --allow-uid\n\n\
 Close codes:\n  \
     1001 draining, or idle for --idle-timeout   1002 protocol error   1007 text that is not UTF-8\n  \
-    1008 too slow a receiver in a room          1009 message over --max-message-size"
+    1008 too slow a receiver, or over --max-message-rate   1009 message over --max-message-size"
 )]
 pub struct Arguments {
     /// Unix socket to take offers from nginx on; a process that already serves it is an error
@@ -63,6 +63,15 @@ pub struct Arguments {
     #[arg(long, env = "WS_HANDOFF_APP", value_enum, default_value_t = AppKind::Echo)]
     pub app: AppKind,
 
+    /// How clients are served
+    #[arg(long, env = "WS_HANDOFF_ENGINE", value_enum, default_value_t = EngineKind::Parked)]
+    pub engine: EngineKind,
+
+    /// Compress messages for clients that offer permessage-deflate (RFC 7692), without context takeover
+    /// (--engine parked)
+    #[arg(long, env = "WS_HANDOFF_COMPRESSION")]
+    pub compression: bool,
+
     /// Subprotocol to speak (repeatable, or a list with commas), most wanted first: the first that a client offers
     /// is chosen; one that offers none of them is accepted without. Empty: none
     #[arg(long, env = "WS_HANDOFF_SUBPROTOCOL", value_name = "NAME", value_delimiter = ',',
@@ -87,6 +96,21 @@ pub struct Arguments {
     #[arg(long, env = "WS_HANDOFF_MAX_MESSAGE_SIZE", value_name = "BYTES", default_value = "1m",
           value_parser = parse_size)]
     pub max_message_size: usize,
+
+    /// Messages that a client may send in a second, and in a burst; more close with 1008. 0: no limit
+    /// (--engine parked)
+    #[arg(long, env = "WS_HANDOFF_MAX_MESSAGE_RATE", value_name = "N", default_value_t = 0)]
+    pub max_message_rate: u32,
+
+    /// Bytes that may wait for one client that takes none; one message may exceed it. k, m: KiB, MiB (--engine parked)
+    #[arg(long, env = "WS_HANDOFF_MAX_QUEUE", value_name = "BYTES", default_value = "1m", value_parser = parse_size)]
+    pub max_queue: usize,
+
+    /// What becomes of a client for which more would wait than --max-queue: closed with that code, or, in a room,
+    /// it misses messages (--engine parked)
+    #[arg(long, env = "WS_HANDOFF_SLOW_RECEIVER", value_name = "WHAT", value_enum,
+          default_value_t = SlowReceiverKind::Close1008)]
+    pub slow_receiver: SlowReceiverKind,
 
     /// Ping a client from which nothing came for this many seconds. 0: never
     #[arg(long, env = "WS_HANDOFF_PING_INTERVAL", value_name = "S", default_value_t = 30)]
@@ -126,6 +150,28 @@ impl Arguments {
         });
         Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
     }
+}
+
+/// How clients are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
+    /// A task and a fastwebsockets::WebSocket each: kilobytes of memory
+    Tasks,
+    /// An epoll for each core: tens of bytes of memory each
+    Parked,
+}
+
+/// What becomes of a client that takes too little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SlowReceiverKind {
+    /// Policy violation
+    #[value(name = "1008")]
+    Close1008,
+    /// Try again later
+    #[value(name = "1013")]
+    Close1013,
+    /// Messages to its room are dropped; one of its own closes it with 1008
+    Drop,
 }
 
 /// The applications.

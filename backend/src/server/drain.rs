@@ -22,13 +22,16 @@ struct Plan {
 impl Drain {
     /// Begins; `clients` are to be closed within the first four fifths of `limit`, but not more slowly than 100 a second:
     /// they come back at once, to the next peer, and that is whom spreading them out is good for.
-    pub(crate) fn begin(&self, clients: usize, limit: Duration) {
+    ///
+    /// Returns the time over which they are spread.
+    pub(crate) fn begin(&self, clients: usize, limit: Duration) -> Duration {
         let unhurried =
             Duration::from_millis(10).saturating_mul(clients.try_into().unwrap_or(u32::MAX));
         let span = unhurried.min(limit.mul_f64(0.8));
         // A second call finds the plan made.
         let _ = self.plan.set(Plan { begin: Instant::now(), span });
         self.started.cancel();
+        span
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -23,21 +23,26 @@ pub(crate) struct Descriptors {
 
 impl Descriptors {
     /// Raises the soft limit to the hard one; where that is not allowed, what there is has to do.
-    pub(crate) fn raise() -> Descriptors {
+    pub(crate) fn raise(workers: Option<u16>) -> Descriptors {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
         let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
-        let limits = Descriptors::share(if raised { hard } else { soft });
+        let threads = workers.map_or_else(
+            || std::thread::available_parallelism().map_or(1, usize::from),
+            usize::from,
+        );
+        let limits = Descriptors::share(if raised { hard } else { soft }, threads);
         tracing::info!(was = soft, now = limits.limit, clients = limits.clients, "RLIMIT_NOFILE");
         limits
     }
 
     /// Apart from the clients: standard streams, listeners (of which usually two take offers), epoll, admin connections
-    /// (64), peers being turned away (16), offers in hand, handovers.
-    fn share(limit: u64) -> Descriptors {
+    /// (64), peers being turned away (16), offers in hand, handovers, and for each thread two epolls and what belongs to
+    /// them.
+    fn share(limit: u64, threads: usize) -> Descriptors {
         let all = usize::try_from(limit).unwrap_or(usize::MAX).min(1 << 30);
         let pending = (all / 16).clamp(1, 1024);
         let handovers = (all / 8).clamp(1, 16_384);
-        let headroom = (112 + 2 * pending + handovers).min(all / 2);
+        let headroom = (112 + 8 * threads + 2 * pending + handovers).min(all / 2);
         Descriptors { limit, pending, handovers, clients: (all - headroom).max(1) }
     }
 }
@@ -83,7 +88,7 @@ impl Limits {
             *count += 1;
         }
         counts.clients += 1;
-        Ok(Admission { limits: Arc::clone(self), address })
+        Ok(Admission { limits: Arc::clone(self), address: address.map(Box::new) })
     }
 
     /// Clients admitted and not gone.
@@ -96,14 +101,15 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Arc<Limits>,
-    address: Option<IpAddr>,
+    // Boxed: without a limit per address it is never there, and every client has room for it.
+    address: Option<Box<IpAddr>>,
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
         let mut counts = self.limits.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.clients = counts.clients.saturating_sub(1);
-        let Some(address) = self.address else {
+        let Some(address) = self.address.as_deref().copied() else {
             return;
         };
         let left = counts.per_address.get_mut(&address).map_or(0, |count| {
@@ -145,10 +151,10 @@ mod tests {
     #[test]
     fn descriptors_are_shared_out_at_every_size() {
         for limit in [1, 3, 16, 64, 256, 1024, 20_000, u64::MAX] {
-            let shared = Descriptors::share(limit);
+            let shared = Descriptors::share(limit, 2);
             assert!(shared.pending >= 1 && shared.clients >= 1, "{limit}: {shared:?}");
         }
-        let usual = Descriptors::share(1024);
+        let usual = Descriptors::share(1024, 0);
         assert_eq!((usual.pending, usual.handovers, usual.clients), (64, 128, 656));
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Metrics {
     pub(crate) bytes_received: Counter,
     offers: Family<OfferLabels, Counter>,
     pub(crate) slow_receivers: Counter,
+    pub(crate) messages_dropped: Counter,
+    limited: Family<LimitLabel, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -38,6 +40,11 @@ struct SourceLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ClosedLabel {
     by: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabel {
+    limit: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,6 +67,8 @@ impl Metrics {
             bytes_received: Counter::default(),
             offers: Family::default(),
             slow_receivers: Counter::default(),
+            messages_dropped: Counter::default(),
+            limited: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -103,6 +112,16 @@ impl Metrics {
             metrics.slow_receivers.clone(),
         );
         registry.register(
+            "websocket_messages_dropped",
+            "Messages to a room that a member missed because too much waited for it (--slow-receiver drop)",
+            metrics.messages_dropped.clone(),
+        );
+        registry.register(
+            "websocket_limited",
+            "Connections closed because they ran into a limit: message_size, message_rate, queue, idle",
+            metrics.limited.clone(),
+        );
+        registry.register(
             "websocket_offers",
             "Offers by outcome: accepted, refused (by status), failed (by cause)",
             metrics.offers.clone(),
@@ -112,6 +131,9 @@ impl Metrics {
         for source in [Source::Handoff, Source::Tunnel, Source::Direct] {
             let _ = metrics.connections.get_or_create(&source_label(source));
         }
+        for limit in ["message_size", "message_rate", "queue", "idle"] {
+            let _ = metrics.limited.get_or_create(&LimitLabel { limit });
+        }
         metrics
     }
 
@@ -119,6 +141,17 @@ impl Metrics {
     pub(crate) fn serving(&self) -> Serving {
         self.active.inc();
         Serving(self.active.clone())
+    }
+
+    /// Counts clients whose serving began, and ended.
+    pub(crate) fn serves(&self, began: u64, ended: u64) {
+        // More than 2⁶³ do not come.
+        self.active.inc_by(began as i64 - ended as i64);
+    }
+
+    /// A client was closed because of a limit.
+    pub(crate) fn limited(&self, limit: &'static str) {
+        self.limited.get_or_create(&LimitLabel { limit }).inc();
     }
 
     /// A client came.

@@ -1,7 +1,8 @@
-//! The program `ws-handoff-backend`: one task per client, on tokio and fastwebsockets.
+//! The program `ws-handoff-backend`.
 //!
-//! [`run`] binds, serves, and drains. `offers` turns an offer into a client or a refusal; `session` is a client's
-//! conversation (frames read by `messages`, written by `writer`), in which one of the `apps` takes part.
+//! [`run`] binds, serves, and drains. `offers` turns an offer into a client or a refusal. A client is served by the
+//! [`engine`](crate::engine) with the handlers in `parked`; or, with `--engine tasks`, by a task of its own on fastwebsockets:
+//! `session` is its conversation (frames read by `messages`, written by `writer`), in which one of the `apps` takes part.
 
 mod admin;
 mod apps;
@@ -14,20 +15,22 @@ mod logging;
 mod messages;
 mod metrics;
 mod offers;
+mod parked;
 mod session;
 mod writer;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-pub use self::cli::{AdminAddress, AppKind, Arguments, LogFormat};
+pub use self::cli::{AdminAddress, AppKind, Arguments, EngineKind, LogFormat, SlowReceiverKind};
 pub use self::logging::init_logging;
 
 use self::admin::Admin;
@@ -35,6 +38,8 @@ use self::apps::Router;
 use self::drain::Drain;
 use self::limits::{Descriptors, Limits};
 use self::metrics::Metrics;
+use self::parked::{Apps, Parked};
+use crate::engine::{EngineOptions, SlowReceiver};
 use crate::error::BindError;
 use crate::listener::HandoffListener;
 use crate::options::{OfferOptions, Options};
@@ -45,8 +50,12 @@ use crate::options::{OfferOptions, Options};
 ///
 /// [`RunError`]: what keeps it from starting.
 pub fn run(arguments: Arguments) -> Result<(), RunError> {
-    let descriptors = Descriptors::raise();
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let descriptors = Descriptors::raise(arguments.workers);
+    // An engine has threads of its own: this runtime only takes offers.
+    let mut builder = match arguments.engine {
+        EngineKind::Parked => tokio::runtime::Builder::new_current_thread(),
+        EngineKind::Tasks => tokio::runtime::Builder::new_multi_thread(),
+    };
     builder.enable_all().thread_name("ws-handoff");
     if let Some(workers) = arguments.workers {
         builder.worker_threads(workers.into());
@@ -76,6 +85,9 @@ pub enum RunError {
         /// The errno.
         source: io::Error,
     },
+    /// An option that only one of the engines has.
+    #[error("{0} needs --engine parked")]
+    Unsupported(&'static str),
     /// No threads, no epoll.
     #[error("starting the runtime: {0}")]
     Runtime(#[source] io::Error),
@@ -89,6 +101,8 @@ pub enum RunError {
 pub(crate) struct Shared {
     settings: Settings,
     router: Router,
+    /// `None`: a task for each client.
+    engine: Option<Parked>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     drain: Drain,
@@ -98,6 +112,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct Settings {
     subprotocols: Vec<String>,
+    compression: bool,
     max_message_size: usize,
     ping_interval: Option<Duration>,
     idle_timeout: Option<Duration>,
@@ -105,7 +120,7 @@ struct Settings {
 }
 
 impl Shared {
-    fn new(arguments: &Arguments, descriptors: Descriptors) -> Shared {
+    fn new(arguments: &Arguments, descriptors: Descriptors) -> Result<Shared, RunError> {
         let unless_zero = |seconds: u32| (seconds > 0).then(|| Duration::from_secs(seconds.into()));
         let settings = Settings {
             subprotocols: arguments
@@ -114,6 +129,7 @@ impl Shared {
                 .filter(|name| !name.is_empty())
                 .cloned()
                 .collect(),
+            compression: arguments.compression,
             max_message_size: arguments.max_message_size,
             ping_interval: unless_zero(arguments.ping_interval),
             idle_timeout: unless_zero(arguments.idle_timeout),
@@ -128,9 +144,22 @@ impl Shared {
             );
         }
         let metrics = Arc::new(Metrics::new());
-        Shared {
+        let router = Router::new(arguments.app, Arc::clone(&metrics));
+        let engine = match arguments.engine {
+            EngineKind::Parked => {
+                let options = engine_options(arguments, &settings, Apps::needs_sweeps(&router));
+                let engine = Apps::start(options, Arc::clone(&metrics));
+                Some(engine.map_err(RunError::Runtime)?)
+            }
+            EngineKind::Tasks => {
+                refuse_options_of_the_engine(arguments)?;
+                None
+            }
+        };
+        Ok(Shared {
             settings,
-            router: Router::new(arguments.app, Arc::clone(&metrics)),
+            router,
+            engine,
             limits: Arc::new(Limits::new(
                 wanted.min(descriptors.clients),
                 arguments.max_connections_per_ip,
@@ -138,14 +167,44 @@ impl Shared {
             metrics,
             drain: Drain::default(),
             next_client: AtomicU64::new(0),
-        }
+        })
+    }
+}
+
+fn engine_options(arguments: &Arguments, settings: &Settings, sweeps: bool) -> EngineOptions {
+    EngineOptions {
+        threads: arguments.workers.and_then(|workers| NonZeroUsize::new(workers.into())),
+        max_message_size: settings.max_message_size,
+        max_message_rate: Some(arguments.max_message_rate).filter(|rate| *rate > 0),
+        max_queue: arguments.max_queue,
+        slow_receiver: match arguments.slow_receiver {
+            SlowReceiverKind::Close1008 => SlowReceiver::Close(1008),
+            SlowReceiverKind::Close1013 => SlowReceiver::Close(1013),
+            SlowReceiverKind::Drop => SlowReceiver::Drop,
+        },
+        ping_interval: settings.ping_interval,
+        idle_timeout: settings.idle_timeout,
+        send_timeout: settings.send_timeout,
+        sweeps,
+    }
+}
+
+fn refuse_options_of_the_engine(arguments: &Arguments) -> Result<(), RunError> {
+    let given = [
+        (arguments.compression, "--compression"),
+        (arguments.max_message_rate > 0, "--max-message-rate"),
+        (arguments.slow_receiver != SlowReceiverKind::Close1008, "--slow-receiver"),
+    ];
+    match given.into_iter().find(|(given, _)| *given) {
+        Some((_, option)) => Err(RunError::Unsupported(option)),
+        None => Ok(()),
     }
 }
 
 async fn serve(arguments: Arguments, descriptors: Descriptors) -> Result<(), RunError> {
     // Before anything can be connected to: a signal from here on drains.
     let mut signals = Signals::install().map_err(RunError::Signals)?;
-    let shared = Arc::new(Shared::new(&arguments, descriptors));
+    let shared = Arc::new(Shared::new(&arguments, descriptors)?);
     // First, so that a start that fails has not taken over the socket that offers come to.
     let admin = arguments.admin.as_ref().map(Admin::bind).transpose()?;
     let listeners = listeners(&arguments, descriptors)?;
@@ -168,10 +227,20 @@ async fn serve(arguments: Arguments, descriptors: Descriptors) -> Result<(), Run
     let clients = shared.limits.clients();
     let limit = Duration::from_secs(arguments.drain_timeout.into());
     tracing::info!(clients, ?limit, "draining");
-    shared.drain.begin(clients, limit);
+    let span = shared.drain.begin(clients, limit);
+    if let Some(engine) = &shared.engine {
+        engine.drain(span);
+    }
+    let drained = async {
+        all_gone.recv().await;
+        // Whoever was accepted last is with the engine by now.
+        while shared.engine.as_ref().is_some_and(|engine| engine.connections() > 0) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
     tokio::select! {
-        gone = timeout(limit, all_gone.recv()) => match gone {
-            Ok(_) => tracing::info!("drained"),
+        gone = timeout(limit, drained) => match gone {
+            Ok(()) => tracing::info!("drained"),
             Err(_) => tracing::warn!(clients = shared.limits.clients(), "drain timeout: hanging up"),
         },
         number = signals.next() => {
@@ -180,6 +249,9 @@ async fn serve(arguments: Arguments, descriptors: Descriptors) -> Result<(), Run
             // client that nginx let go of.
             std::process::exit(128 + number);
         }
+    }
+    if let Some(engine) = &shared.engine {
+        engine.stop();
     }
     Ok(())
 }

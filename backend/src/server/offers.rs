@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use tokio::sync::mpsc;
 
+use super::parked::Ticket;
 use super::{Shared, session};
+use crate::engine::{Agreement, Request};
 use crate::error::{AcceptError, AnswerError, HandoffError};
 use crate::listener::HandoffListener;
 use crate::offer::Offer;
@@ -55,43 +57,66 @@ async fn answer(offer: Offer, shared: Arc<Shared>, alive: Alive) {
         Err(status) => return refuse(offer, status, &shared).await,
     };
     let protocol = choose(&shared.settings.subprotocols, &offer);
+    let agreement = agree(&offer, &shared);
     let mut acceptance = offer.accept();
     if let Some(protocol) = &protocol {
         acceptance = acceptance.protocol(protocol);
     }
-    let client = match acceptance.send().await {
-        Ok(client) => client,
-        Err(HandoffError::Full) => {
-            shared.metrics.refused(StatusCode::SERVICE_UNAVAILABLE.as_u16());
-            tracing::debug!("{}", HandoffError::Full);
-            return;
-        }
-        Err(error) => {
-            shared.metrics.failed(error.cause());
-            if error.is_departure() {
-                tracing::info!("{error}");
-            } else {
-                tracing::warn!("offer failed: {error}");
-            }
-            return;
-        }
-    };
-    shared.metrics.connected(client.source());
+    if let Some(agreement) = agreement {
+        acceptance = acceptance.header(header::SEC_WEBSOCKET_EXTENSIONS, agreement.to_field());
+    }
     let number = shared.next_client.fetch_add(1, Ordering::Relaxed);
+    match &shared.engine {
+        Some(engine) => {
+            let Some(client) = arrived(acceptance.send_detached().await, &shared) else { return };
+            connected(client.request(), number, &shared);
+            if engine.serve(client, agreement, Ticket { route, number, admission }).is_err() {
+                tracing::error!(client = number, "no thread is left to serve it");
+            }
+        }
+        None => {
+            let Some(client) = arrived(acceptance.send().await, &shared) else { return };
+            connected(client.request(), number, &shared);
+            let app = shared.router.start(route, number);
+            let stream = client.into_stream();
+            tokio::spawn(async move {
+                session::serve(stream, app, shared, number).await;
+                drop((admission, alive));
+            });
+        }
+    }
+}
+
+/// The client, or a line that says why there is none.
+fn arrived<T>(client: Result<T, HandoffError>, shared: &Shared) -> Option<T> {
+    let error = match client {
+        Ok(client) => return Some(client),
+        Err(error) => error,
+    };
+    if matches!(error, HandoffError::Full) {
+        shared.metrics.refused(StatusCode::SERVICE_UNAVAILABLE.as_u16());
+        tracing::debug!("{error}");
+        return None;
+    }
+    shared.metrics.failed(error.cause());
+    if error.is_departure() {
+        tracing::info!("{error}");
+    } else {
+        tracing::warn!("offer failed: {error}");
+    }
+    None
+}
+
+fn connected(request: &Request, number: u64, shared: &Shared) {
+    shared.metrics.connected(request.source);
     tracing::debug!(
         client = number,
-        source = ?client.source(),
-        address = ?client.client_addr(),
-        uri = %client.uri(),
-        protocol,
+        source = ?request.source,
+        address = ?request.client_addr,
+        uri = %request.uri,
+        protocol = request.protocol,
         "connected"
     );
-    let app = shared.router.start(route, number);
-    let stream = client.into_stream();
-    tokio::spawn(async move {
-        session::serve(stream, app, shared, number).await;
-        drop((admission, alive));
-    });
 }
 
 async fn refuse(offer: Offer, status: StatusCode, shared: &Shared) {
@@ -112,6 +137,15 @@ async fn refuse(offer: Offer, status: StatusCode, shared: &Shared) {
 /// The first of this server's subprotocols that the client offers.
 fn choose(ours: &[String], offer: &Offer) -> Option<String> {
     ours.iter().find(|name| offer.subprotocols().any(|offered| offered == name.as_str())).cloned()
+}
+
+/// permessage-deflate as the client offers it, where it is switched on.
+fn agree(offer: &Offer, shared: &Shared) -> Option<Agreement> {
+    if !shared.settings.compression {
+        return None;
+    }
+    let offers = offer.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS);
+    handoff_websocket::negotiate(offers.iter().map(|value| value.as_bytes()))
 }
 
 /// Logs what became no offer: what others can cause at any rate, once a second.

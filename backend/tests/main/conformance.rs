@@ -2,7 +2,7 @@
 
 use crate::fake::client::{BINARY, CLOSE, Client, FIN, PING, PONG, TEXT, frame};
 use crate::fake::is_at_end;
-use crate::fake::program::Program;
+use crate::fake::program::{Program, is_strict};
 
 /// Sends bytes: the code of the close that must follow, and then the end.
 fn closes(program: &Program, bytes: &[u8]) -> u16 {
@@ -82,14 +82,18 @@ fn frames_may_come_byte_by_byte() {
     assert_eq!(client.receive_text(), "x".repeat(130));
 }
 
-/// fastwebsockets does not tell (RFC 6455 5.2 forbids it): but nothing behind such a frame is lost.
+/// RFC 6455 5.2. fastwebsockets does not tell: with it, nothing behind such a frame is lost.
 #[test]
-fn a_length_in_more_bytes_than_needed_passes() {
+fn a_length_in_more_bytes_than_needed_is_refused() {
     let program = Program::start(&[]);
     let mut client = Client::connect(program.listen, "/");
     let mut bytes = vec![FIN | TEXT, 0x80 | 126, 0, 2, 0, 0, 0, 0, b'h', b'i'];
     bytes.extend(frame(FIN | TEXT, b"next"));
     client.raw(&bytes);
+    if is_strict() {
+        assert_eq!(client.receive_close(), 1002);
+        return;
+    }
     assert_eq!(client.receive_text(), "hi");
     assert_eq!(client.receive_text(), "next");
     client.text("and on");

@@ -15,5 +15,13 @@ mod apps; // the program's applications
 mod conformance; // what the program does about clients who break RFC 6455
 mod descriptors; // none is leaked
 mod lifecycle; // starting, draining, socket activation
-mod limits;
-mod restart; // draining, and the successor that starts meanwhile // connections, messages, time
+mod limits; // connections, messages, time
+mod restart; // draining, and the successor that starts meanwhile
+mod strict; // RFC 6455 by the byte
+
+mod engine_compression; // permessage-deflate, where it is asked for
+mod engine_flow; // none lost, none doubled, none reordered, whatever is sent and however it is cut
+mod engine_library; // the engine as a library: what a handler is told, and what it can do
+mod engine_limits; // pings, idleness, rates, sizes, the drain
+mod engine_many; // thousands of clients end at once, and nothing is left of them
+mod engine_slow; // clients that stop reading, flood, or close one direction

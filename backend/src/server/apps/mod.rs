@@ -76,6 +76,11 @@ impl Router {
         }
     }
 
+    /// Whether some path leads to `hello`.
+    pub(crate) fn has_hello(&self) -> bool {
+        matches!(self.kind, AppKind::Hello | AppKind::Demo)
+    }
+
     /// `number` tells clients apart.
     pub(crate) fn start(&self, route: Route, number: u64) -> Box<dyn Application> {
         match route {

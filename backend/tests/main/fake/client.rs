@@ -2,8 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
-use super::nginx::request;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::nginx::{Nginx, request, tcp_pair};
 use super::{PATIENCE, read_head};
 
 pub const TEXT: u8 = 1;
@@ -35,6 +40,44 @@ impl Client {
         stream.write_all(request(target, fields).as_bytes()).expect("write");
         let head = read_head(&mut stream);
         (Client { stream }, head)
+    }
+
+    /// As nginx hands it over, with these bytes as its early data.
+    pub fn handed_over(socket: &Path, target: &str, early: &[u8]) -> Client {
+        let (theirs, held) = tcp_pair();
+        theirs.set_nodelay(true).expect("nodelay");
+        let mut nginx = Nginx::offering(socket, target, "");
+        let head = nginx.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        nginx.offer(&held);
+        nginx.commit(early);
+        Client { stream: theirs }
+    }
+}
+
+impl Client<UnixStream> {
+    /// As nginx hands over one that came to a Unix socket of its own: between the two ends is the room of one buffer, of a
+    /// size that does not change, and nothing that waits for a window to open.
+    pub fn over_unix(socket: &Path, target: &str) -> Client<UnixStream> {
+        let (theirs, held) = UnixStream::pair().expect("pair");
+        theirs.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        theirs.set_write_timeout(Some(PATIENCE)).expect("timeout");
+        held.set_nonblocking(true).expect("nonblocking");
+        let mut nginx = Nginx::offering(socket, target, "");
+        let head = nginx.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        nginx.offer(&held);
+        nginx.commit(b"");
+        Client { stream: theirs }
+    }
+
+    /// As nginx tunnels it.
+    pub fn tunnelled(socket: &Path, target: &str) -> Client<UnixStream> {
+        let mut nginx = Nginx::connect(socket);
+        nginx.send(request(target, "").as_bytes());
+        let head = nginx.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        Client { stream: nginx.stream }
     }
 }
 
@@ -87,6 +130,12 @@ impl<S: Read + Write> Client<S> {
         self.stream.read_exact(&mut bytes).expect("a length");
         bytes
     }
+}
+
+/// Closes a TCP connection with a reset.
+pub fn reset(stream: impl AsFd) {
+    let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(&stream, sockopt::Linger, &at_once).expect("linger");
 }
 
 /// A masked frame, with `first` as its first byte.

@@ -4,12 +4,21 @@
 pub mod client;
 pub mod nginx;
 pub mod program;
+pub mod random;
 
 use std::io::Read;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// Longer than anything that is to happen takes; shorter than the patience of whoever runs the tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lets this process have as many descriptors as it may, for tests with thousands of clients.
+pub fn raise_descriptors() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("setrlimit");
+}
 
 /// Reads up to and including the empty line.
 pub fn read_head(stream: &mut impl Read) -> String {

@@ -1,0 +1,164 @@
+//! What is kept of a connection: a small record, and a box while it is in the middle of something.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+
+use bytes::Bytes;
+use handoff_websocket::{Agreement, Decoder};
+
+use super::groups::Memberships;
+use super::handler::Ended;
+
+/// Tenths of a second since the engine began.
+pub(crate) type Tenths = u32;
+
+#[derive(Debug)]
+pub(crate) struct Connection<S> {
+    pub(crate) socket: OwnedFd,
+    /// When the client last gave a sign of life.
+    pub(crate) seen: Tenths,
+    /// When it was last pinged, or came.
+    pub(crate) pinged: Tenths,
+    pub(crate) memberships: Memberships,
+    pub(crate) rate: Rate,
+    pub(crate) phase: Phase,
+    /// Whether it waits for its next turn.
+    pub(crate) in_ready: bool,
+    /// Whether epoll has said that there is an end to be read: it does not say so again.
+    pub(crate) ended: bool,
+    pub(crate) agreement: Option<Agreement>,
+    /// The application's; there from `on_open` on.
+    pub(crate) state: Option<S>,
+    /// None: between messages, and nothing waits to be sent.
+    pub(crate) busy: Option<Box<Busy>>,
+}
+
+/// How far a conversation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// A close was sent, and its answer is awaited.
+    Closing(Ended),
+    /// Over. What comes is read and dropped, so that none of it is unread when the socket is closed: the kernel would
+    /// answer unread bytes with a reset, which destroys what the client has not read yet.
+    Lingering {
+        /// Whether the client has been told that nothing more comes (shutdown(2)).
+        shut: bool,
+    },
+}
+
+/// What a connection needs while it is in the middle of something.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    /// What came and had no place in the last turn.
+    pub(crate) rest: Vec<u8>,
+    /// In the middle of a frame or a message.
+    pub(crate) decoder: Option<Decoder>,
+    /// Frames that the socket had no room for; the first may be sent in part.
+    pub(crate) queue: VecDeque<Bytes>,
+    /// Bytes in the queue, and what keeping them takes.
+    pub(crate) queued: usize,
+    /// Whether a part of the first frame is out: nothing else may come before the rest of it.
+    pub(crate) cut: bool,
+    /// When the socket last took something.
+    pub(crate) taken: Tenths,
+    /// Not read because too much waits to be sent; there may be something to read.
+    pub(crate) unread: bool,
+}
+
+impl Busy {
+    /// So many bytes of the queue are out.
+    pub(crate) fn sent(&mut self, mut len: usize) {
+        while let Some(front) = self.queue.front_mut() {
+            let of_it = len.min(front.len());
+            self.queued -= of_it;
+            len -= of_it;
+            if of_it < front.len() {
+                self.cut |= of_it > 0;
+                bytes::Buf::advance(front, of_it);
+                return;
+            }
+            self.cut = false;
+            self.queued -= OVERHEAD;
+            self.queue.pop_front();
+        }
+    }
+}
+
+impl<S> Connection<S> {
+    pub(crate) fn queued(&self) -> usize {
+        self.busy.as_ref().map_or(0, |busy| busy.queued)
+    }
+
+    /// Frees the box when nothing is under way any more.
+    pub(crate) fn settle(&mut self) {
+        let idle = |busy: &Busy| {
+            let has_input = busy.decoder.is_some() || !busy.rest.is_empty() || busy.unread;
+            !has_input && busy.queue.is_empty()
+        };
+        if self.busy.as_deref().is_some_and(idle) {
+            self.busy = None;
+        }
+    }
+
+    /// Queues what the socket did not take. `is_rest`: the beginning of it is out.
+    pub(crate) fn queue(&mut self, frames: Bytes, is_rest: bool, now: Tenths) {
+        let busy = self.busy.get_or_insert_default();
+        if busy.queue.is_empty() {
+            busy.taken = now;
+            busy.cut = is_rest;
+        }
+        busy.queued += frames.len() + OVERHEAD;
+        busy.queue.push_back(frames);
+    }
+}
+
+/// What an entry of a queue takes besides its bytes: a cap on short messages would not be one otherwise.
+pub(crate) const OVERHEAD: usize = 64;
+
+/// How many messages a client may still send: a bucket that is refilled as time passes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rate {
+    /// In tenths of a message.
+    used: u32,
+    at: Tenths,
+}
+
+impl Rate {
+    /// Counts one message; false: too many.
+    pub(crate) fn admit(&mut self, per_second: u32, now: Tenths) -> bool {
+        // A message a second is a tenth of one in a tenth of a second.
+        let refill = u64::from(per_second) * u64::from(now.wrapping_sub(self.at));
+        self.used = self.used.saturating_sub(u32::try_from(refill).unwrap_or(u32::MAX));
+        self.at = now;
+        if u64::from(self.used) + 10 > 10 * u64::from(per_second) {
+            return false;
+        }
+        self.used += 10;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_allows_a_burst_and_then_the_rate() {
+        let mut rate = Rate::default();
+        let burst = (0..20).filter(|_| rate.admit(10, 100)).count();
+        assert_eq!(burst, 10);
+        assert!(rate.admit(10, 101) && !rate.admit(10, 101), "one in a tenth of a second");
+        let mut slow = Rate::default();
+        assert!(slow.admit(1, 0) && !slow.admit(1, 9) && slow.admit(1, 10));
+        let mut odd = Rate::default();
+        let admitted = (0..1000).filter(|now| odd.admit(7, *now)).count();
+        assert!((700..=707).contains(&admitted), "{admitted} in 100 s");
+    }
+
+    #[test]
+    fn a_record_is_small() {
+        let size = size_of::<Connection<[usize; 4]>>();
+        assert!(size <= 88, "{size} bytes, 32 of which are the application's");
+    }
+}

@@ -1,0 +1,263 @@
+//! One of an engine's threads: a tokio runtime of its own, and in it one task that serves all of the thread's
+//! connections.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use handoff_websocket::Inflater;
+use tokio::time::sleep;
+
+use super::connection::{Connection, Phase, Rate, Tenths};
+use super::context::{Context, Desk, Publication};
+use super::groups::{Memberships, Roster};
+use super::handler::{Cause, Handler, Traffic};
+use super::mailbox::{Arrival, Arrivals, Command, Mailbox};
+use super::options::EngineOptions;
+use super::output::Sent;
+use super::poller::{Poller, Ready};
+use super::slab::{Key, Slab};
+use super::sweep::Sweeper;
+
+/// Messages from elsewhere that are sent in a round.
+const ROUND: usize = 8192;
+
+/// Bytes read at a time: all that one connection can have in a turn.
+const READ: usize = 64 << 10;
+
+pub(crate) struct Thread<H: Handler> {
+    pub(crate) handler: Arc<H>,
+    pub(crate) options: Arc<EngineOptions>,
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) arrivals: Arc<Arrivals<H::Ticket>>,
+    /// Connections of this thread, those on their way to it included.
+    pub(crate) load: Arc<AtomicUsize>,
+    pub(crate) poller: Poller,
+    pub(crate) slab: Slab<Connection<H::Connection>>,
+    pub(crate) buffer: Box<[u8]>,
+    pub(crate) inflater: Inflater,
+    pub(crate) desk: Desk,
+    /// Those with more to read than they could have in their turn; each once.
+    pub(crate) ready: VecDeque<Key>,
+    /// Those who are to answer a close, and those who are to close their end; since when.
+    pub(crate) closing: VecDeque<(Tenths, Key)>,
+    pub(crate) lingering: VecDeque<(Tenths, Key)>,
+    pub(crate) drain: Option<Draining>,
+    pub(crate) sweeper: Sweeper,
+    pub(crate) begin: Instant,
+    pub(crate) now: Tenths,
+    /// Room that `publish` uses, kept from one time to the next.
+    pub(crate) publishing: Vec<Key>,
+    pub(crate) failed: Vec<(Key, Sent)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Draining {
+    pub(crate) begin: Instant,
+    pub(crate) span: Duration,
+    /// When it began.
+    pub(crate) clients: usize,
+    pub(crate) closed: usize,
+    pub(crate) place: u32,
+    pub(crate) walked: bool,
+}
+
+impl<H: Handler> Thread<H> {
+    /// Within the thread's runtime.
+    pub(crate) fn new(
+        index: usize,
+        handler: Arc<H>,
+        options: Arc<EngineOptions>,
+        mailboxes: Arc<[Arc<Mailbox>]>,
+        arrivals: Arc<Arrivals<H::Ticket>>,
+        load: Arc<AtomicUsize>,
+    ) -> io::Result<Thread<H>> {
+        let mailbox = mailboxes.get(index).map(Arc::clone).unwrap_or_default();
+        let desk = Desk {
+            thread: index,
+            mailboxes,
+            out: Vec::new(),
+            deflater: Default::default(),
+            roster: Roster::new(index),
+            traffic: Traffic::default(),
+            publications: Vec::new(),
+            deliveries: 0,
+        };
+        Ok(Thread {
+            sweeper: Sweeper::new(&options),
+            handler,
+            options,
+            mailbox,
+            arrivals,
+            load,
+            poller: Poller::new()?,
+            slab: Slab::new(),
+            buffer: vec![0; READ].into_boxed_slice(),
+            inflater: Inflater::default(),
+            desk,
+            ready: VecDeque::new(),
+            closing: VecDeque::new(),
+            lingering: VecDeque::new(),
+            drain: None,
+            begin: Instant::now(),
+            now: 0,
+            publishing: Vec::new(),
+            failed: Vec::new(),
+        })
+    }
+
+    /// Serves until it is told to stop.
+    pub(crate) async fn run(&mut self) -> io::Result<()> {
+        let mailbox = Arc::clone(&self.mailbox);
+        let mut events: Vec<Ready> = Vec::new();
+        let mut commands: VecDeque<Command> = VecDeque::new();
+        let mut ticked = Instant::now();
+        loop {
+            let patience = self.patience();
+            let rest = patience.map(|patience| patience.saturating_sub(ticked.elapsed()));
+            let mut tick = false;
+            tokio::select! {
+                biased;
+                result = self.poller.wait(&mut events) => result?,
+                () = mailbox.arrived() => (),
+                () = tokio::task::yield_now(), if !self.ready.is_empty() || !commands.is_empty() => (),
+                () = sleep(rest.unwrap_or_default()), if rest.is_some() => (),
+            }
+            // Always both: neither keeps the other waiting, however much of it keeps coming.
+            mailbox.take(&mut commands);
+            if events.is_empty() {
+                self.poller.poll(&mut events)?;
+            }
+            self.now = (self.begin.elapsed().as_millis() / 100) as Tenths;
+            if patience.is_some_and(|patience| ticked.elapsed() >= patience) {
+                ticked = Instant::now();
+                tick = true;
+            }
+            // Only those who were waiting already: whoever is put there now has the next turn.
+            for _ in 0..self.ready.len() {
+                if let Some(key) = self.ready.pop_front() {
+                    if let Some(connection) = self.slab.get_mut(key) {
+                        connection.in_ready = false;
+                        self.readable(key);
+                    }
+                }
+            }
+            for ready in events.drain(..) {
+                if ready.writable {
+                    self.writable(ready.key);
+                }
+                let Some(connection) = self.slab.get_mut(ready.key) else { continue };
+                connection.ended |= ready.ended;
+                // Who waits for a turn has it in the next round.
+                if ready.readable && !connection.in_ready {
+                    self.readable(ready.key);
+                }
+            }
+            let mut deliveries = 0;
+            while let Some(command) = commands.pop_front() {
+                mailbox.done(command.size());
+                if let Command::Publish { group, .. } = &command {
+                    deliveries += self.desk.roster.len(*group);
+                }
+                if self.obey(command) {
+                    return Ok(());
+                }
+                deliveries += 1;
+                if deliveries > ROUND {
+                    break;
+                }
+            }
+            if tick {
+                self.overdue();
+                self.drain_some();
+                self.sweep();
+            }
+            self.report();
+        }
+    }
+
+    /// True: to stop.
+    fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Arrive => {
+                for arrival in self.arrivals.take() {
+                    self.open(arrival);
+                }
+            }
+            Command::Send(key, message) => self.send_prepared(key, &message),
+            Command::Publish { group, message } => {
+                self.publish(&Publication { group, message, except: None });
+            }
+            Command::Close(key, code, reason) => self.close(key, code, reason, Cause::Application),
+            Command::Drain { begin, span } => {
+                let clients = self.slab.len();
+                let (closed, place, walked) = (0, 0, false);
+                self.drain = Some(Draining { begin, span, clients, closed, place, walked });
+                self.drain_some();
+            }
+            Command::Stop => return true,
+        }
+        false
+    }
+
+    fn open(&mut self, arrival: Arrival<H::Ticket>) {
+        let Arrival { mut socket, early, request, agreement, ticket } = arrival;
+        let Some(socket) = socket.take() else { return };
+        let now = self.now;
+        let inserted = self.slab.insert(|_| Connection {
+            socket,
+            seen: now,
+            pinged: now,
+            memberships: Memberships::NONE,
+            rate: Rate::default(),
+            phase: Phase::Open,
+            in_ready: false,
+            ended: false,
+            agreement,
+            state: None,
+            busy: None,
+        });
+        // Dropped, its socket is closed; nobody has that many.
+        let Some(key) = inserted else { return };
+        let Some(connection) = self.slab.get_mut(key) else { return };
+        self.desk.traffic.opened += 1;
+        let registered = self.poller.add(&connection.socket, key);
+        let memberships = &mut connection.memberships;
+        let mut context =
+            Context { key, agreement, memberships, close: None, desk: &mut self.desk };
+        connection.state = Some(self.handler.on_open(request, ticket, &mut context));
+        let close = context.close;
+        if let Err(error) = registered {
+            tracing::error!("epoll_ctl: {error}");
+            self.desk.clear_out();
+            return self.lose(key);
+        }
+        self.end_turn(key);
+        if let Some((code, reason)) = close {
+            self.close(key, code, reason, Cause::Application);
+        }
+        if !early.is_empty() {
+            let mut early = Vec::from(early);
+            self.feed(key, &mut early);
+        }
+    }
+
+    /// Hangs up on everybody.
+    pub(crate) fn stop(&mut self) {
+        for place in 0..self.slab.places() {
+            if let Some((key, _)) = self.slab.at(place) {
+                self.lose(key);
+            }
+        }
+        self.report();
+    }
+
+    fn report(&mut self) {
+        let traffic = std::mem::take(&mut self.desk.traffic);
+        if traffic != Traffic::default() {
+            self.handler.on_traffic(&traffic);
+        }
+    }
+}
