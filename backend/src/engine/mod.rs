@@ -140,7 +140,7 @@ impl<H: Handler> Engine<H> {
         client: DetachedClient,
         agreement: Option<Agreement>,
         ticket: H::Ticket,
-    ) -> Result<(), DetachedClient> {
+    ) -> Result<(), Box<DetachedClient>> {
         let (socket, early, request) = client.into_owned();
         let mut arrival = Arrival { socket, early, request, agreement, ticket };
         let Shared { loads, mailboxes, arrivals, turn, .. } = &*self.0;
@@ -163,7 +163,7 @@ impl<H: Handler> Engine<H> {
                 Err(back) => arrival = *back,
             }
         }
-        Err(DetachedClient::new(arrival.socket, arrival.early, arrival.request))
+        Err(Box::new(DetachedClient::new(arrival.socket, arrival.early, arrival.request)))
     }
 
     /// Whether there is a thread that would serve another client.

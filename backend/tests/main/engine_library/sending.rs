@@ -155,7 +155,7 @@ fn what_is_for_a_slow_receiver_alone_closes_it_though_groups_may_drop() {
     let large = Prepared::new(Message::Binary(&[7; 10_000]));
     let group = bed.engine.handler().lobby.lock().expect("not poisoned").clone().expect("a group");
     // More than the socket and the queue hold.
-    (0..100).for_each(|_| group.publish_prepared(&large));
+    (0..100).for_each(|_| group.publish_prepared(&large).expect("room"));
     // The thread takes what was posted before it sees what came after: the second answer comes behind all of it.
     let mut other = Client::handed_over(&bed.path, "/", b"");
     for text in ["once", "twice"] {
