@@ -119,6 +119,7 @@ def fanout(result: dict) -> str:
     rows = [
         [
             f"`--engine {row['engine']}`",
+            f"{row['depth']}",
             f"{row['per_second']:,.0f}",
             f"{row['per_core']:,.0f}",
             f"{row['p50'] / 1e3:,.1f}",
@@ -126,7 +127,7 @@ def fanout(result: dict) -> str:
         ]
         for row in result["data"]["rows"]
     ]
-    head = ["", "deliveries/s", "per core of the backend", "p50, ms", "p99, ms"]
+    head = ["", "in flight", "deliveries/s", "per core of the backend", "p50, ms", "p99, ms"]
     taken = f"{p['members']:,} clients in a room, {p['size']} B, medians of {p['rounds']} rounds:"
     return f"{taken}\n\n{table(head, rows)}"
 

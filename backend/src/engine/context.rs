@@ -31,17 +31,8 @@ pub(crate) struct Desk {
     pub(crate) deflater: Deflater,
     pub(crate) roster: Roster,
     pub(crate) traffic: Traffic,
-    /// Messages to groups, for this thread's members but the sender; sent when its turn is over.
-    pub(crate) publications: Vec<Publication>,
-    /// How many members they go to.
+    /// Sends to members of groups that the turn has led to.
     pub(crate) deliveries: usize,
-}
-
-#[derive(Debug)]
-pub(crate) struct Publication {
-    pub(crate) group: u64,
-    pub(crate) message: Prepared,
-    pub(crate) except: Option<Key>,
 }
 
 impl Context<'_> {
@@ -111,26 +102,23 @@ impl Context<'_> {
 
     /// The same for a message that is sent to others, too.
     pub fn publish_prepared(&mut self, group: &Group, message: &Prepared) {
-        if self.desk.roster.is_member(*self.memberships, group) {
+        let is_member = self.desk.roster.is_member(*self.memberships, group);
+        if is_member {
             self.send_prepared(message);
         }
-        let thread = self.desk.thread;
-        if group.publish_but(message, Some(thread)).is_err() {
+        if group.publish_but(message, Some(self.desk.thread)).is_err() {
             self.desk.traffic.messages_dropped += 1;
         }
-        let here = group.members_on(thread);
-        if here > 0 {
-            self.desk.deliveries += here;
-            let (group, message, except) = (group.id(), message.clone(), Some(self.key));
-            self.desk.publications.push(Publication { group, message, except });
-        }
+        let work = self.desk.roster.add(group.id(), message, is_member.then_some(self.key));
+        // The first of a turn does not end it, however large the group: what comes with it costs little more.
+        self.desk.deliveries += work.min(MANY / 2);
     }
 }
 
 impl Desk {
     /// Whether a turn has led to so much that the rest of its input has to wait for the next.
     pub(crate) fn is_full(&self) -> bool {
-        self.out.len() > FULL || self.deliveries > MANY
+        self.out.len() > FULL || self.deliveries > MANY || self.roster.is_full()
     }
 
     /// What waits to leave; the buffer is kept unless it has become large.

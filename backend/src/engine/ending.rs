@@ -49,6 +49,8 @@ impl<H: Handler> Thread<H> {
     /// The client sends nothing more. It may be waiting for all that it has asked for: a pipelined request, a close and the
     /// end of its direction is a whole conversation.
     pub(crate) fn read_end(&mut self, key: Key) {
+        self.catch_up(key);
+        self.flush(key);
         self.end_conversation(key, Ended::Lost);
         let Some(connection) = self.slab.get_mut(key) else { return };
         match connection.busy.as_deref_mut().filter(|busy| busy.queued > 0) {

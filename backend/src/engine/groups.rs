@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use handoff_websocket::Message;
 
+use super::batch::Batch;
 use super::mailbox::{Command, Mailbox, SendError};
 use super::prepared::Prepared;
 use super::slab::Key;
@@ -94,6 +95,14 @@ impl Group {
     }
 }
 
+/// Messages to a group that cost about as much as one if they leave together; much as in [`Roster::add`].
+const SENDS_TOGETHER: usize = 16;
+
+/// Bytes of messages that may wait for the end of the round, and what is added to each message's: a round of many short ones
+/// ends at some time, too.
+const WAITING: usize = 64 << 10;
+const HEADS: usize = 256;
+
 /// A connection's first membership, where its others can be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Memberships(u32);
@@ -109,12 +118,17 @@ pub(crate) struct Roster {
     groups: HashMap<u64, LocalGroup>,
     memberships: Vec<Membership>,
     free: u32,
+    /// The groups that messages wait for.
+    due: Vec<u64>,
+    /// What these take together.
+    waiting: usize,
 }
 
 #[derive(Debug)]
 struct LocalGroup {
     group: Group,
     members: Vec<Member>,
+    batch: Option<Box<Batch>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -134,12 +148,71 @@ struct Membership {
 
 impl Roster {
     pub(crate) fn new(thread: usize) -> Roster {
-        Roster { thread, groups: HashMap::new(), memberships: Vec::new(), free: u32::MAX }
+        Roster {
+            thread,
+            groups: HashMap::new(),
+            memberships: Vec::new(),
+            free: u32::MAX,
+            due: Vec::new(),
+            waiting: 0,
+        }
     }
 
-    /// How many of a group are on this thread.
-    pub(crate) fn len(&self, group: u64) -> usize {
-        self.groups.get(&group).map_or(0, |local| local.members.len())
+    /// Puts a message among those that are sent to the group's members, but for one that has it already. Says what
+    /// this adds to the work, in sends.
+    pub(crate) fn add(&mut self, group: u64, message: &Prepared, sender: Option<Key>) -> usize {
+        let Some(local) = self.groups.get_mut(&group) else { return 0 };
+        let members = local.members.len();
+        let work = if local.batch.is_none() {
+            self.due.push(group);
+            members
+        } else {
+            members / SENDS_TOGETHER
+        };
+        let batch = local.batch.get_or_insert_default();
+        batch.push(message.clone());
+        if let Some(key) = sender {
+            batch.has_all(key);
+        }
+        self.waiting += message.payload_len() + HEADS;
+        work
+    }
+
+    /// Whether messages wait for any group.
+    pub(crate) fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Whether that is more than should be kept waiting.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting > WAITING
+    }
+
+    /// What waits for one of the groups.
+    pub(crate) fn take_due(&mut self) -> Option<(u64, Box<Batch>)> {
+        while let Some(group) = self.due.pop() {
+            if self.due.is_empty() {
+                self.waiting = 0;
+            }
+            // Its last member may have left, and another have come.
+            let local = self.groups.get_mut(&group);
+            if let Some(batch) = local.and_then(|local| local.batch.take()) {
+                return Some((group, batch));
+            }
+        }
+        None
+    }
+
+    /// What waits for this connection, and does no longer.
+    pub(crate) fn catch_up(&mut self, first: Memberships, key: Key, missed: &mut Vec<Prepared>) {
+        let mut place = first.0;
+        while let Some(membership) = self.memberships.get(place as usize) {
+            place = membership.next;
+            let local = self.groups.get_mut(&membership.group);
+            let Some(batch) = local.and_then(|local| local.batch.as_mut()) else { continue };
+            missed.extend_from_slice(batch.for_member(key));
+            batch.has_all(key);
+        }
     }
 
     /// The members of a group.
@@ -153,10 +226,15 @@ impl Roster {
             return false;
         }
         let Some(place) = self.place() else { return false };
-        let local = self
-            .groups
-            .entry(group.id())
-            .or_insert_with(|| LocalGroup { group: group.clone(), members: Vec::new() });
+        let local = self.groups.entry(group.id()).or_insert_with(|| LocalGroup {
+            group: group.clone(),
+            members: Vec::new(),
+            batch: None,
+        });
+        // What was sent before is not for it.
+        if let Some(batch) = &mut local.batch {
+            batch.has_all(key);
+        }
         // No more members than connections, which are numbered by 32 bits.
         let position = local.members.len() as u32;
         local.members.push(Member { key, membership: place });

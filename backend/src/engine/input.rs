@@ -86,6 +86,7 @@ impl<H: Handler> Thread<H> {
 
     /// Uses bytes that have come.
     pub(crate) fn feed(&mut self, key: Key, input: &mut [u8]) {
+        self.catch_up(key);
         let Turn { outcome, used, answered } = self.decode(key, input);
         let (code, reason, cause) = match outcome {
             Outcome::Open => {
@@ -219,14 +220,12 @@ impl<H: Handler> Thread<H> {
         self.finish(key, ended);
     }
 
-    /// Sends what the turn has written, and to groups.
+    /// Sends what the turn has written. What it has written to groups waits for the end of the round, unless it is much.
     pub(crate) fn end_turn(&mut self, key: Key) {
         self.flush(key);
         self.desk.deliveries = 0;
-        let mut publications = std::mem::take(&mut self.desk.publications);
-        for publication in publications.drain(..) {
-            self.publish(&publication);
+        if self.desk.roster.is_full() {
+            self.deliver();
         }
-        self.desk.publications = publications;
     }
 }

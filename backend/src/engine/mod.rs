@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+mod batch;
 mod connection;
 mod context;
 mod ending;

@@ -1,13 +1,14 @@
 //! Sending: at once where the socket has room, else by a queue with a cap.
 
 use std::io::IoSlice;
+use std::os::fd::AsFd;
 
 use handoff_websocket::encode_close;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
 
 use super::connection::{Connection, OVERHEAD, Phase, Tenths};
-use super::context::{Desk, Publication};
+use super::context::Desk;
 use super::handler::{Cause, Ended, Handler};
 use super::options::{EngineOptions, SlowReceiver};
 use super::prepared::Prepared;
@@ -58,27 +59,53 @@ impl<H: Handler> Thread<H> {
         }
     }
 
-    /// Sends to this thread's members of a group.
-    pub(crate) fn publish(&mut self, publication: &Publication) {
-        let Publication { group, message, except } = publication;
-        // Whom sending fails for is out of the group afterwards: not while the members are gone through.
-        let mut failed = std::mem::take(&mut self.failed);
-        let members = &mut self.publishing;
-        members.extend(self.desk.roster.members(*group).filter(|key| Some(*key) != *except));
-        for key in members.drain(..) {
-            let Some(connection) = self.slab.get_mut(key) else { continue };
-            match send_message(connection, message, &mut self.desk, &self.options, self.now) {
-                Sent::Accepted => (),
-                Sent::Full if self.options.slow_receiver == SlowReceiver::Drop => {
-                    self.desk.traffic.messages_dropped += 1;
+    /// Sends what waits for groups.
+    pub(crate) fn deliver(&mut self) {
+        while let Some((group, batch)) = self.desk.roster.take_due() {
+            // Whom sending fails for is out of the group afterwards: not while the members are gone through.
+            let mut failed = std::mem::take(&mut self.failed);
+            let members = &mut self.publishing;
+            members.extend(self.desk.roster.members(group));
+            for key in members.drain(..) {
+                let Some(connection) = self.slab.get_mut(key) else { continue };
+                let messages = batch.for_member(key);
+                let (desk, options) = (&mut self.desk, &self.options);
+                match send_messages(connection, messages, desk, options, self.now) {
+                    Sent::Accepted => (),
+                    other => failed.push((key, other)),
                 }
-                other => failed.push((key, other)),
             }
+            for (key, sent) in failed.drain(..) {
+                self.after_sending(key, sent);
+            }
+            self.failed = failed;
         }
-        for (key, sent) in failed.drain(..) {
-            self.after_sending(key, sent);
+    }
+
+    /// Gives a connection what waits for its groups, before anything else is done for it: all that it sees is in order.
+    pub(crate) fn catch_up(&mut self, key: Key) {
+        if !self.desk.roster.is_due() {
+            return;
         }
-        self.failed = failed;
+        let Some(connection) = self.slab.get_mut(key) else { return };
+        let mut missed = std::mem::take(&mut self.missed);
+        self.desk.roster.catch_up(connection.memberships, key, &mut missed);
+        let mut sent = Sent::Accepted;
+        if connection.queued() == 0 && connection.phase == Phase::Open {
+            let agreement = connection.agreement;
+            let Desk { out, deflater, traffic, .. } = &mut self.desk;
+            for message in &missed {
+                out.extend_from_slice(message.bytes(agreement, deflater));
+                traffic.messages_sent += 1;
+                traffic.bytes_sent += message.payload_len() as u64;
+            }
+        } else {
+            let (desk, options) = (&mut self.desk, &self.options);
+            sent = send_messages(connection, &missed, desk, options, self.now);
+        }
+        missed.clear();
+        self.missed = missed;
+        self.after_sending(key, sent);
     }
 
     /// The socket has room again.
@@ -90,22 +117,14 @@ impl<H: Handler> Thread<H> {
             return;
         };
         while !busy.queue.is_empty() {
-            let mut parts = [IoSlice::new(&[]); PARTS];
-            let count = parts.len().min(busy.queue.len());
-            for (part, frame) in parts.iter_mut().zip(&busy.queue) {
-                *part = IoSlice::new(frame);
-            }
-            let parts = parts.get(..count).unwrap_or_default();
-            let mut control = SendAncillaryBuffer::default();
-            match sendmsg(&connection.socket, parts, &mut control, FLAGS) {
+            match send_parts(&connection.socket, busy.queue.iter().map(|frame| &**frame)) {
+                Ok(0) => return,
                 Ok(len) => {
                     busy.taken = now;
                     // A client that takes something is there.
                     connection.seen = now;
                     busy.sent(len);
                 }
-                Err(Errno::AGAIN) => return,
-                Err(Errno::INTR) => (),
                 Err(_) => return self.lose(key),
             }
         }
@@ -221,6 +240,49 @@ fn send_message<S>(
     sent
 }
 
+/// Messages to a group: in one send where there is room. What a client must not keep waiting may be dropped.
+fn send_messages<S>(
+    connection: &mut Connection<S>,
+    messages: &[Prepared],
+    desk: &mut Desk,
+    options: &EngineOptions,
+    now: Tenths,
+) -> Sent {
+    let mut rest = messages;
+    while rest.len() > 1 && connection.queued() == 0 && connection.phase == Phase::Open {
+        let agreement = connection.agreement;
+        let Desk { deflater, traffic, .. } = &mut *desk;
+        let frames = rest.iter().map(|message| &**message.bytes(agreement, deflater));
+        let mut sent = match send_parts(&connection.socket, frames) {
+            Ok(0) => break,
+            Ok(len) => len,
+            Err(_) => return Sent::Broken,
+        };
+        // Those that are out, and the one that is out in part.
+        while let Some((message, others)) = rest.split_first().filter(|_| sent > 0) {
+            let frame = message.bytes(agreement, deflater);
+            traffic.messages_sent += 1;
+            traffic.bytes_sent += message.payload_len() as u64;
+            rest = others;
+            if sent < frame.len() {
+                connection.queue(frame.slice(sent..), true, now);
+                break;
+            }
+            sent -= frame.len();
+        }
+    }
+    for message in rest {
+        match send_message(connection, message, desk, options, now) {
+            Sent::Accepted => (),
+            Sent::Full if options.slow_receiver == SlowReceiver::Drop => {
+                desk.traffic.messages_dropped += 1;
+            }
+            other => return other,
+        }
+    }
+    Sent::Accepted
+}
+
 /// Whatever waits already.
 pub(crate) fn send_bytes<S>(
     connection: &mut Connection<S>,
@@ -244,6 +306,28 @@ pub(crate) fn send_bytes<S>(
 fn send_some<S>(connection: &Connection<S>, bytes: &[u8]) -> Result<usize, Errno> {
     loop {
         match send(&connection.socket, bytes, FLAGS) {
+            Ok(len) => return Ok(len),
+            Err(Errno::AGAIN) => return Ok(0),
+            Err(Errno::INTR) => (),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The same for several that follow each other, of which there may be more than leave in one send.
+fn send_parts<'a>(
+    socket: impl AsFd,
+    frames: impl Iterator<Item = &'a [u8]>,
+) -> Result<usize, Errno> {
+    let mut parts = [IoSlice::new(&[]); PARTS];
+    let mut count = 0;
+    for (part, frame) in parts.iter_mut().zip(frames) {
+        *part = IoSlice::new(frame);
+        count += 1;
+    }
+    let parts = parts.get(..count).unwrap_or_default();
+    loop {
+        match sendmsg(&socket, parts, &mut SendAncillaryBuffer::default(), FLAGS) {
             Ok(len) => return Ok(len),
             Err(Errno::AGAIN) => return Ok(0),
             Err(Errno::INTR) => (),

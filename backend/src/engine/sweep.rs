@@ -67,8 +67,10 @@ impl<H: Handler> Thread<H> {
 
     fn visit(&mut self, key: Key) {
         let now = self.now;
+        self.catch_up(key);
         let Some(connection) = self.slab.get_mut(key) else { return };
         if older(now, connection.seen, self.options.idle_timeout) {
+            self.flush(key);
             return self.close(key, 1001, "idle", Cause::Idle);
         }
         let last = connection.seen.max(connection.pinged);

@@ -11,13 +11,14 @@ use handoff_websocket::Inflater;
 use tokio::time::sleep;
 
 use super::connection::{Connection, Phase, Rate, Tenths};
-use super::context::{Context, Desk, Publication};
+use super::context::{Context, Desk};
 use super::groups::{Memberships, Roster};
 use super::handler::{Cause, Handler, Traffic};
 use super::mailbox::{Arrival, Arrivals, Command, Mailbox};
 use super::options::EngineOptions;
 use super::output::Sent;
 use super::poller::{Poller, Ready};
+use super::prepared::Prepared;
 use super::slab::{Key, Slab};
 use super::sweep::Sweeper;
 
@@ -48,8 +49,9 @@ pub(crate) struct Thread<H: Handler> {
     pub(crate) sweeper: Sweeper,
     pub(crate) begin: Instant,
     pub(crate) now: Tenths,
-    /// Room that `publish` uses, kept from one time to the next.
+    /// Room that `deliver` and `catch_up` use, kept from one time to the next.
     pub(crate) publishing: Vec<Key>,
+    pub(crate) missed: Vec<Prepared>,
     pub(crate) failed: Vec<(Key, Sent)>,
 }
 
@@ -82,7 +84,6 @@ impl<H: Handler> Thread<H> {
             deflater: Default::default(),
             roster: Roster::new(index),
             traffic: Traffic::default(),
-            publications: Vec::new(),
             deliveries: 0,
         };
         Ok(Thread {
@@ -104,6 +105,7 @@ impl<H: Handler> Thread<H> {
             begin: Instant::now(),
             now: 0,
             publishing: Vec::new(),
+            missed: Vec::new(),
             failed: Vec::new(),
         })
     }
@@ -155,51 +157,63 @@ impl<H: Handler> Thread<H> {
                     self.readable(ready.key);
                 }
             }
-            let mut deliveries = 0;
+            let mut work = 0;
             while let Some(command) = commands.pop_front() {
                 mailbox.done(command.size());
-                if let Command::Publish { group, .. } = &command {
-                    deliveries += self.desk.roster.len(*group);
+                match self.obey(command) {
+                    Some(more) => work += 1 + more,
+                    None => return Ok(()),
                 }
-                if self.obey(command) {
-                    return Ok(());
-                }
-                deliveries += 1;
-                if deliveries > ROUND {
+                if work > ROUND {
                     break;
                 }
             }
+            self.deliver();
             if tick {
                 self.overdue();
                 self.drain_some();
                 self.sweep();
+                self.deliver();
             }
             self.report();
         }
     }
 
-    /// True: to stop.
-    fn obey(&mut self, command: Command) -> bool {
+    /// Says how many sends are to follow; `None`: to stop.
+    fn obey(&mut self, command: Command) -> Option<usize> {
         match command {
             Command::Arrive => {
                 for arrival in self.arrivals.take() {
                     self.open(arrival);
                 }
             }
-            Command::Send(key, message) => self.send_prepared(key, &message),
-            Command::Publish { group, message } => {
-                self.publish(&Publication { group, message, except: None });
+            Command::Send(key, message) => {
+                self.catch_up(key);
+                self.flush(key);
+                self.send_prepared(key, &message);
             }
-            Command::Close(key, code, reason) => self.close(key, code, reason, Cause::Application),
+            Command::Publish { group, message } => {
+                let work = self.desk.roster.add(group, &message, None);
+                if self.desk.roster.is_full() {
+                    self.deliver();
+                }
+                return Some(work.min(ROUND / 2));
+            }
+            Command::Close(key, code, reason) => {
+                self.catch_up(key);
+                self.flush(key);
+                self.close(key, code, reason, Cause::Application);
+            }
             Command::Drain { begin, span } => {
+                self.deliver();
                 let clients = self.slab.len();
                 let (closed, place, walked) = (0, 0, false);
                 self.drain = Some(Draining { begin, span, clients, closed, place, walked });
                 self.drain_some();
             }
-            Command::Stop => return true,
+            Command::Stop => return None,
         }
-        false
+        Some(0)
     }
 
     fn open(&mut self, arrival: Arrival<H::Ticket>) {

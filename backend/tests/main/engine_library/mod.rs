@@ -37,6 +37,16 @@ struct App {
     told: Told<(u64, Event)>,
     senders: Told<Sender>,
     received: AtomicU64,
+    /// Holds up the thread that is told to wait, until a word comes.
+    held_up: Mutex<Receiver<()>>,
+    go_on: Told<()>,
+}
+
+impl App {
+    /// Lets a thread go on that waits.
+    fn go_on(&self) {
+        self.go_on.send(()).expect("a receiver");
+    }
 }
 
 struct Connection {
@@ -106,6 +116,10 @@ impl Handler for App {
             ("sender", _) => {
                 let _ = self.senders.send(context.sender().expect("a sender"));
             }
+            ("hold", _) => {
+                let held_up = self.held_up.lock().expect("not poisoned");
+                held_up.recv_timeout(PATIENCE).expect("to go on");
+            }
             ("panic", _) => panic!("as told"),
             _ => context.send_text(text),
         }
@@ -143,7 +157,9 @@ impl Bed {
     fn with(options: EngineOptions) -> Bed {
         let ((told, events), (sender, senders)) = (channel(), channel());
         let (lobby, received) = (Mutex::default(), AtomicU64::default());
-        let app = App { lobby, told, senders: sender, received };
+        let (go_on, held_up) = channel();
+        let held_up = Mutex::new(held_up);
+        let app = App { lobby, told, senders: sender, received, held_up, go_on };
         let engine = Engine::start(app, options).expect("an engine");
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("socket");
