@@ -202,6 +202,8 @@ impl<H: Handler> Thread<H> {
                 Ended::ByClient
             }
         };
+        // Whoever sees the close finds it counted.
+        self.end_conversation(key, ended);
         self.flush(key);
         self.finish(key, ended);
     }
@@ -216,6 +218,8 @@ impl<H: Handler> Thread<H> {
                 Ended::ByServer(violation.code(), cause)
             }
         };
+        // Whoever sees the close finds it counted.
+        self.end_conversation(key, ended);
         self.flush(key);
         self.finish(key, ended);
     }
