@@ -42,6 +42,43 @@ struct ClosedLabel {
     by: &'static str,
 }
 
+/// How a conversation ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Closed {
+    ByClient,
+    /// This side closed, with this code.
+    ByServer(u16),
+    /// No closing handshake.
+    Lost,
+}
+
+impl Closed {
+    const CODES: [(u16, &'static str); 6] = [
+        (1001, "1001"),
+        (1002, "1002"),
+        (1007, "1007"),
+        (1008, "1008"),
+        (1009, "1009"),
+        (1013, "1013"),
+    ];
+
+    fn labels() -> impl Iterator<Item = &'static str> {
+        let codes = Self::CODES.into_iter().map(|(_, label)| label);
+        codes.chain(["client", "other", "lost"])
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Closed::ByClient => "client",
+            Closed::ByServer(code) => {
+                let known = Self::CODES.into_iter().find(|(known, _)| *known == code);
+                known.map_or("other", |(_, label)| label)
+            }
+            Closed::Lost => "lost",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LimitLabel {
     limit: &'static str,
@@ -134,6 +171,9 @@ impl Metrics {
         for limit in ["message_size", "message_rate", "queue", "idle"] {
             let _ = metrics.limited.get_or_create(&LimitLabel { limit });
         }
+        for by in Closed::labels() {
+            let _ = metrics.closed.get_or_create(&ClosedLabel { by });
+        }
         metrics
     }
 
@@ -168,8 +208,8 @@ impl Metrics {
         self.offer("failed", cause.to_owned());
     }
 
-    pub(crate) fn closed(&self, by: &'static str) {
-        self.closed.get_or_create(&ClosedLabel { by }).inc();
+    pub(crate) fn closed(&self, closed: Closed) {
+        self.closed.get_or_create(&ClosedLabel { by: closed.label() }).inc();
     }
 
     /// The OpenMetrics text format.

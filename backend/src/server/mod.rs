@@ -10,6 +10,7 @@ mod arrivals;
 mod cli;
 mod direct;
 mod drain;
+mod greeter;
 mod limits;
 mod logging;
 mod messages;

@@ -15,6 +15,7 @@ use super::Shared;
 use super::apps::{Application, Outgoing};
 use super::arrivals::Arrivals;
 use super::messages::{Event, MessageReader, ReadError};
+use super::metrics::Closed;
 use super::writer::FrameWriter;
 use crate::stream::ClientStream;
 
@@ -30,7 +31,7 @@ pub(crate) async fn serve(
     let active = shared.metrics.serving();
     let ending = converse(&mut stream, app, &shared, number).await;
     tracing::debug!(client = number, ?ending, "connection ended");
-    shared.metrics.closed(ending.label());
+    shared.metrics.closed(ending.closed());
     if !matches!(ending, Ending::Lost(_)) {
         // A close that is overtaken by a reset was never sent.
         let _ = timeout(LINGER, hang_up(&mut stream)).await;
@@ -51,16 +52,11 @@ enum Ending {
 }
 
 impl Ending {
-    fn label(&self) -> &'static str {
+    fn closed(&self) -> Closed {
         match self {
-            Ending::ByClient => "client",
-            Ending::ByServer(1001) => "1001",
-            Ending::ByServer(1002) => "1002",
-            Ending::ByServer(1007) => "1007",
-            Ending::ByServer(1008) => "1008",
-            Ending::ByServer(1009) => "1009",
-            Ending::ByServer(_) => "other",
-            Ending::Lost(_) => "lost",
+            Ending::ByClient => Closed::ByClient,
+            Ending::ByServer(code) => Closed::ByServer(*code),
+            Ending::Lost(_) => Closed::Lost,
         }
     }
 }

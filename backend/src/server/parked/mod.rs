@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::apps::{Route, Router};
 use super::limits::Admission;
-use super::metrics::Metrics;
+use super::metrics::{Closed, Metrics};
 use crate::engine::{
     Cause, Context, Ended, Engine, EngineOptions, Handler, Message, Request, Traffic,
 };
@@ -86,7 +86,7 @@ impl Handler for Apps {
         if let Ended::ByServer(_, Cause::Queue) = ended {
             self.metrics.slow_receivers.inc();
         }
-        self.metrics.closed(label(ended));
+        self.metrics.closed(closed(ended));
         if let Some(limit) = limit(ended) {
             self.metrics.limited(limit);
         }
@@ -112,17 +112,11 @@ impl Handler for Apps {
     }
 }
 
-fn label(ended: Ended) -> &'static str {
+fn closed(ended: Ended) -> Closed {
     match ended {
-        Ended::ByClient => "client",
-        Ended::ByServer(1001, _) => "1001",
-        Ended::ByServer(1002, _) => "1002",
-        Ended::ByServer(1007, _) => "1007",
-        Ended::ByServer(1008, _) => "1008",
-        Ended::ByServer(1009, _) => "1009",
-        Ended::ByServer(1013, _) => "1013",
-        Ended::ByServer(..) => "other",
-        Ended::Lost => "lost",
+        Ended::ByClient => Closed::ByClient,
+        Ended::ByServer(code, _) => Closed::ByServer(code),
+        Ended::Lost => Closed::Lost,
     }
 }
 
