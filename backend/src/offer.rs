@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::answer::{Answer, LastWord, Unanswered};
-use crate::engine::Request;
+use crate::engine::{Agreement, Request};
 use crate::error::{AnswerError, HandoffError};
 use crate::head::Head;
 use crate::options::OfferOptions;
@@ -102,7 +102,7 @@ impl Offer {
     /// To accept: see [`Acceptance::send`].
     pub fn accept(self) -> Acceptance {
         let answer = Answer::new(StatusCode::SWITCHING_PROTOCOLS);
-        Acceptance { offer: self, answer, protocol: None, error: None }
+        Acceptance { offer: self, answer, protocol: None, compression: None, error: None }
     }
 
     /// To refuse: the client gets this status, once the refusal is awaited.
@@ -132,6 +132,7 @@ pub struct Acceptance {
     offer: Offer,
     answer: Answer,
     protocol: Option<String>,
+    compression: Option<Agreement>,
     error: Option<AnswerError>,
 }
 
@@ -145,18 +146,29 @@ impl Acceptance {
         self
     }
 
+    /// Agrees to permessage-deflate (RFC 7692) if the client offers it, without context takeover. For
+    /// [`send_detached`](Self::send_detached) and an [`Engine`](crate::engine::Engine), which compresses: fastwebsockets does
+    /// not, and with [`send`](Self::send) nothing is agreed to.
+    pub fn compress(mut self) -> Acceptance {
+        let offers = self.offer.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS);
+        self.compression =
+            handoff_websocket::negotiate(offers.iter().map(|value| value.as_bytes()));
+        self
+    }
+
     /// Adds a field, `Set-Cookie` for one, for the client.
     pub fn header<N, V>(mut self, name: N, value: V) -> Acceptance
     where
         N: TryInto<HeaderName> + fmt::Debug,
         V: TryInto<HeaderValue>,
     {
-        const RESERVED: [HeaderName; 6] = [
+        const RESERVED: [HeaderName; 7] = [
             header::CONNECTION,
             header::UPGRADE,
             header::CONTENT_LENGTH,
             header::TRANSFER_ENCODING,
             header::SEC_WEBSOCKET_ACCEPT,
+            header::SEC_WEBSOCKET_EXTENSIONS,
             header::SEC_WEBSOCKET_PROTOCOL,
         ];
         add_header(&mut self.answer, &mut self.error, &RESERVED, name, value);
@@ -171,7 +183,8 @@ impl Acceptance {
     /// is dropped. Until the offer that costs the client nothing; after it, nginx hangs up on the client. A 101 that
     /// cannot be made ([`HandoffError::Answer`]) is answered 500 instead, and one too many
     /// ([`HandoffError::Full`]) 503.
-    pub async fn send(self) -> Result<Client, HandoffError> {
+    pub async fn send(mut self) -> Result<Client, HandoffError> {
+        self.compression = None;
         let (arrived, request) = self.arrive().await?;
         let stream = match arrived {
             Arrived::Descriptor(taken) => taken.attach()?,
@@ -233,6 +246,11 @@ impl Acceptance {
                 fields.insert(header::SEC_WEBSOCKET_PROTOCOL, value);
             }
         }
+        if let Some(value) = self.compression.map(Agreement::to_field) {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                fields.insert(header::SEC_WEBSOCKET_EXTENSIONS, value);
+            }
+        }
         let socket = answer::send_upgrade(socket, &self.answer, &options).await?;
         drop((self.answer, permits.pending));
 
@@ -249,8 +267,8 @@ impl Acceptance {
         };
         drop(handover);
         let Head { uri, headers, .. } = head;
-        let protocol = self.protocol;
-        Ok((arrived, Request { uri, headers, client_addr, protocol, source }))
+        let Acceptance { protocol, compression, .. } = self;
+        Ok((arrived, Request { uri, headers, client_addr, protocol, compression, source }))
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Context<'a> {
     pub(crate) key: Key,
     pub(crate) agreement: Option<Agreement>,
     pub(crate) memberships: &'a mut Memberships,
+    /// What the socket had no room for before this turn.
+    pub(crate) queued: usize,
     pub(crate) close: Option<(u16, &'static str)>,
     pub(crate) desk: &'a mut Desk,
 }
@@ -71,6 +73,13 @@ impl Context<'_> {
     /// and so on; else the close has none); `reason` is cut to 123 bytes. The first close counts.
     pub fn close(&mut self, code: u16, reason: &'static str) {
         self.close.get_or_insert((code, reason));
+    }
+
+    /// Bytes that wait for the client, which does not take them, or is sent them when this call is over. More than
+    /// [`EngineOptions::max_queue`](super::EngineOptions::max_queue) do not wait: whoever produces for this client alone can
+    /// go on when it has become less, [`on_sweep`](super::Handler::on_sweep) for example.
+    pub fn queued(&self) -> usize {
+        self.queued + self.desk.out.len()
     }
 
     /// For sending to this connection from elsewhere.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use handoff_websocket::Message;
+use handoff_websocket::{Agreement, Message};
 use http::{HeaderMap, Uri};
 
 use super::Context;
@@ -67,6 +67,8 @@ pub struct Request {
     pub client_addr: Option<IpAddr>,
     /// The subprotocol that was chosen.
     pub protocol: Option<String>,
+    /// How messages may be compressed, as agreed by [`Acceptance::compress`](crate::Acceptance::compress).
+    pub compression: Option<Agreement>,
     /// By which way it came.
     pub source: Source,
 }

@@ -122,6 +122,7 @@ impl<H: Handler> Thread<H> {
     fn decode(&mut self, key: Key, input: &mut [u8]) -> Turn {
         let mut turn = Turn { outcome: Outcome::Open, used: input.len(), answered: false };
         let Some(connection) = self.slab.get_mut(key) else { return turn };
+        let queued = connection.queued();
         let Connection { state, memberships, busy, phase, agreement, rate, .. } = connection;
         let mut kept = busy.as_mut().and_then(|busy| busy.decoder.take());
         let mut fresh = Decoder::default();
@@ -129,8 +130,9 @@ impl<H: Handler> Thread<H> {
 
         let is_open = *phase == Phase::Open;
         let outcome = &mut turn.outcome;
+        let desk = &mut self.desk;
         let mut context =
-            Context { key, agreement: *agreement, memberships, close: None, desk: &mut self.desk };
+            Context { key, agreement: *agreement, memberships, queued, close: None, desk };
         let mut options = DecodeOptions {
             max_message: self.options.max_message_size,
             inflater: agreement.map(|_| &mut self.inflater),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use handoff_websocket::{Agreement, Message};
+use handoff_websocket::Message;
 use tokio::sync::Notify;
 
 use super::Request;
@@ -51,7 +51,6 @@ pub(crate) struct Arrival<T> {
     pub(crate) socket: Owned,
     pub(crate) early: Bytes,
     pub(crate) request: Request,
-    pub(crate) agreement: Option<Agreement>,
     /// The application's.
     pub(crate) ticket: T,
 }

@@ -24,7 +24,7 @@
 //!
 //! let engine = Engine::start(Echo, EngineOptions::default())?;
 //! // For each client that an offer's `send_detached()` gives:
-//! let _ = engine.serve(client, None, ());
+//! let _ = engine.serve(client, ());
 //! # Ok(())
 //! # }
 //! ```
@@ -131,7 +131,7 @@ impl<H: Handler> Engine<H> {
         Ok(engine)
     }
 
-    /// Serves a client on the thread that has the fewest. `agreement`: the extension that its 101 has named.
+    /// Serves a client on the thread that has the fewest.
     ///
     /// # Errors
     ///
@@ -139,11 +139,10 @@ impl<H: Handler> Engine<H> {
     pub fn serve(
         &self,
         client: DetachedClient,
-        agreement: Option<Agreement>,
         ticket: H::Ticket,
     ) -> Result<(), Box<DetachedClient>> {
         let (socket, early, request) = client.into_owned();
-        let mut arrival = Arrival { socket, early, request, agreement, ticket };
+        let mut arrival = Arrival { socket, early, request, ticket };
         let Shared { loads, mailboxes, arrivals, turn, .. } = &*self.0;
         let turn = turn.fetch_add(1, Ordering::Relaxed);
         let after =

@@ -86,10 +86,11 @@ impl<H: Handler> Thread<H> {
             }
         }
         if self.options.sweeps {
+            let queued = connection.queued();
             let memberships = &mut connection.memberships;
             let agreement = connection.agreement;
             let desk = &mut self.desk;
-            let mut context = Context { key, agreement, memberships, close: None, desk };
+            let mut context = Context { key, agreement, memberships, queued, close: None, desk };
             if let Some(state) = &mut connection.state {
                 self.handler.on_sweep(state, &mut context);
             }

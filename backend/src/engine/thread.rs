@@ -217,7 +217,8 @@ impl<H: Handler> Thread<H> {
     }
 
     fn open(&mut self, arrival: Arrival<H::Ticket>) {
-        let Arrival { mut socket, early, request, agreement, ticket } = arrival;
+        let Arrival { mut socket, early, request, ticket } = arrival;
+        let agreement = request.compression;
         let Some(socket) = socket.take() else { return };
         let now = self.now;
         let inserted = self.slab.insert(|_| Connection {
@@ -240,7 +241,7 @@ impl<H: Handler> Thread<H> {
         let registered = self.poller.add(&connection.socket, key);
         let memberships = &mut connection.memberships;
         let mut context =
-            Context { key, agreement, memberships, close: None, desk: &mut self.desk };
+            Context { key, agreement, memberships, queued: 0, close: None, desk: &mut self.desk };
         connection.state = Some(self.handler.on_open(request, ticket, &mut context));
         let close = context.close;
         if let Err(error) = registered {

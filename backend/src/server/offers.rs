@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::{StatusCode, header};
+use http::StatusCode;
 use tokio::sync::mpsc;
 
 use super::parked::Ticket;
 use super::{Shared, session};
-use crate::engine::{Agreement, Request};
+use crate::engine::Request;
 use crate::error::{AcceptError, AnswerError, HandoffError};
 use crate::listener::HandoffListener;
 use crate::offer::Offer;
@@ -57,20 +57,19 @@ async fn answer(offer: Offer, shared: Arc<Shared>, alive: Alive) {
         Err(status) => return refuse(offer, status, &shared).await,
     };
     let protocol = choose(&shared.settings.subprotocols, &offer);
-    let agreement = agree(&offer, &shared);
     let mut acceptance = offer.accept();
     if let Some(protocol) = &protocol {
         acceptance = acceptance.protocol(protocol);
     }
-    if let Some(agreement) = agreement {
-        acceptance = acceptance.header(header::SEC_WEBSOCKET_EXTENSIONS, agreement.to_field());
+    if shared.settings.compression {
+        acceptance = acceptance.compress();
     }
     let number = shared.next_client.fetch_add(1, Ordering::Relaxed);
     match &shared.engine {
         Some(engine) => {
             let Some(client) = arrived(acceptance.send_detached().await, &shared) else { return };
             connected(client.request(), number, &shared);
-            if engine.serve(client, agreement, Ticket { route, number, admission }).is_err() {
+            if engine.serve(client, Ticket { route, number, admission }).is_err() {
                 tracing::error!(client = number, "no thread is left to serve it");
             }
         }
@@ -137,15 +136,6 @@ async fn refuse(offer: Offer, status: StatusCode, shared: &Shared) {
 /// The first of this server's subprotocols that the client offers.
 fn choose(ours: &[String], offer: &Offer) -> Option<String> {
     ours.iter().find(|name| offer.subprotocols().any(|offered| offered == name.as_str())).cloned()
-}
-
-/// permessage-deflate as the client offers it, where it is switched on.
-fn agree(offer: &Offer, shared: &Shared) -> Option<Agreement> {
-    if !shared.settings.compression {
-        return None;
-    }
-    let offers = offer.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS);
-    handoff_websocket::negotiate(offers.iter().map(|value| value.as_bytes()))
 }
 
 /// Logs what became no offer: what others can cause at any rate, once a second.

@@ -35,7 +35,7 @@ where
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_101_that_cannot_be_made_is_a_500() {
-    for name in ["Sec-WebSocket-Accept", "Handoff", "connection"] {
+    for name in ["Sec-WebSocket-Accept", "Handoff", "connection", "Sec-WebSocket-Extensions"] {
         let (result, head) =
             answered(|offer| async { offer.accept().header(name, "x").send().await }).await;
         let error = result.expect_err("reserved");
@@ -99,6 +99,31 @@ async fn a_subprotocol_that_the_client_did_not_offer_is_passed_over() {
     nginx.commit(b"");
     let client = sent.await.expect("no panic").expect("a client");
     assert_eq!(client.protocol(), None);
+}
+
+/// Whoever gets a `Client` gets no compressed messages, which fastwebsockets could not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn compression_is_agreed_to_for_an_engine_only() {
+    const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+    let (mut listener, path, _directory) = bind(OfferOptions::default());
+    for is_detached in [true, false] {
+        let mut nginx = Nginx::offering(&path, "/", DEFLATE);
+        let acceptance = listener.accept().await.expect("an offer").accept().compress();
+        let sent = tokio::spawn(async move {
+            if is_detached {
+                let client = acceptance.send_detached().await.expect("a client");
+                client.request().compression
+            } else {
+                acceptance.send().await.expect("a client").request().compression
+            }
+        });
+        let head = nginx.head();
+        assert_eq!(field(&head, "Sec-WebSocket-Extensions").is_some(), is_detached, "{head}");
+        let (_theirs, held) = tcp_pair();
+        nginx.offer(&held);
+        nginx.commit(b"");
+        assert_eq!(sent.await.expect("no panic").is_some(), is_detached);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

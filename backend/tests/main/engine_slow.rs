@@ -176,6 +176,11 @@ fn slow_receivers_miss_messages_where_that_was_asked_for() {
     }
     let grown = room.program.memory().saturating_sub(before);
     assert!(grown < 3 * (CAP + SIZE) + (8 << 20), "{grown} bytes");
+    // Not all are on the thread of who speaks.
+    wait_until("each member was sent each message, or was not", || {
+        let sent = room.program.metric("websocket_messages_sent_total");
+        sent + dropped(&room) == (said * 4) as f64
+    });
     // Its own are meant for it, too, as a member of the room.
     let mut missed = 0;
     let all = said;

@@ -116,6 +116,9 @@ impl Handler for App {
             ("sender", _) => {
                 let _ = self.senders.send(context.sender().expect("a sender"));
             }
+            ("queued", _) => {
+                connection.tell(said(&format!("{} wait", context.queued())));
+            }
             ("hold", _) => {
                 let held_up = self.held_up.lock().expect("not poisoned");
                 held_up.recv_timeout(PATIENCE).expect("to go on");
@@ -172,7 +175,7 @@ impl Bed {
                 for number in 0.. {
                     let Ok(offer) = listener.accept().await else { return };
                     if let Ok(client) = offer.accept().send_detached().await {
-                        served.serve(client, None, number).expect("a thread");
+                        served.serve(client, number).expect("a thread");
                     }
                 }
             });

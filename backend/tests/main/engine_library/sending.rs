@@ -248,6 +248,41 @@ fn what_is_prepared_is_the_same_for_everyone() {
     assert!(client.receive() == (FIN | BINARY, vec![3; 70_000]));
 }
 
+#[test]
+fn a_handler_sees_what_waits_for_its_client() {
+    let bed = Bed::new(1);
+    let mut client = Client::over_unix(&bed.path, "/");
+    assert_eq!(bed.event(), (0, Event::Opened("/".to_owned())));
+    let sender = bed.sender_of(&mut client);
+    assert_eq!(bed.event(), (0, said("sender")));
+    let mut sent = 0;
+    let waiting = loop {
+        client.text("queued");
+        assert_eq!(bed.event(), (0, said("queued")));
+        match bed.event() {
+            (0, Event::Said(text)) if text == "0 wait" => (),
+            (0, Event::Said(text)) => break text,
+            other => panic!("{other:?}"),
+        }
+        assert!(sent < 1000, "a socket of such a size");
+        sender.send(Message::Binary(&[9; 10_000])).expect("room");
+        sent += 1;
+        // The thread has it once it serves the next.
+        let mut other = Client::handed_over(&bed.path, "/", b"");
+        assert!(matches!(bed.event(), (_, Event::Opened(_))));
+        other.close();
+        while !matches!(bed.event(), (_, Event::Dropped)) {}
+    };
+    let bytes: usize = waiting.strip_suffix(" wait").expect("wait").parse().expect("a number");
+    assert!(bytes > 0 && bytes < 10_000 + 200, "{bytes}");
+    for _ in 0..sent {
+        assert!(client.receive() == (FIN | BINARY, vec![9; 10_000]));
+    }
+    client.text("queued");
+    assert_eq!(bed.event(), (0, said("queued")));
+    assert_eq!(bed.event(), (0, said("0 wait")));
+}
+
 /// What a group's slow members miss is one among many; what is for one alone is not dropped without a word.
 #[test]
 fn what_is_for_a_slow_receiver_alone_closes_it_though_groups_may_drop() {
