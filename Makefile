@@ -14,6 +14,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PORT ?= 8080
 CONNECTIONS ?= 15000
 ROUNDS ?= 10
+MINUTES ?= 30
 SECONDS ?= 60
 # Which nginx the module is for: empty (the one that the build compiles), `debian`, or a directory with nginx's source.
 NGINX ?=
@@ -146,6 +147,10 @@ bench-idle: build ## Memory of idle connections, handed over, direct and proxied
 .PHONY: bench-handshakes
 bench-handshakes: build ## CPU time of opening connections, handed over and proxied (ROUNDS=10)
 	@python3 bench/handshakes.py --rounds $(ROUNDS)
+
+.PHONY: bench-soak
+bench-soak: build ## Clients that come, talk and go: whether memory stays where it is (MINUTES=30)
+	@python3 bench/soak.py --minutes $(MINUTES)
 
 .PHONY: bench-report
 bench-report: ## Write the tables and plots of docs/performance.md from the last results
