@@ -1,0 +1,29 @@
+//! A server's side of an established TLS session, carried on from its keys and record counters.
+//!
+//! nginx does the handshake, with its certificates, tickets and client certificates, and passes on what is left of it once it
+//! is over: a [`State`]. A [`Session`] made of it opens the client's records and seals the server's, for TLS 1.3 (RFC 8446)
+//! and TLS 1.2 (RFC 5246) with the AEAD suites of both: key updates, alerts and the limits of each cipher included.
+//!
+//! Nothing is read or written here, and nothing is buffered but some bytes of a split handshake message: a session costs
+//! about 220 bytes.
+
+#![forbid(unsafe_code)]
+
+mod alert;
+mod half;
+mod open;
+mod schedule;
+mod seal;
+mod session;
+mod state;
+mod suite;
+
+pub use self::alert::{Alert, Closed};
+pub use self::open::Opened;
+pub use self::seal::Exhausted;
+pub use self::session::Session;
+pub use self::state::{Secret, State, StateError};
+pub use self::suite::{Suite, Version};
+
+/// The longest plaintext of a record, in bytes (RFC 8446 section 5.1).
+pub const MAX_PLAINTEXT: usize = 1 << 14;

@@ -1,0 +1,83 @@
+//! A session, both directions of it.
+
+use core::fmt;
+
+use crate::half::Half;
+use crate::state::{State, StateError};
+use crate::suite::{Suite, Version};
+
+/// A server's side of an established session.
+pub struct Session {
+    pub(crate) version: Version,
+    pub(crate) suite: Suite,
+    pub(crate) rx: Half,
+    pub(crate) tx: Half,
+    /// Whether a KeyUpdate has to go before the next record.
+    pub(crate) owes_key_update: bool,
+    /// Whether the client's direction has ended.
+    pub(crate) is_closed: bool,
+    /// TLS 1.2: whether the client has been told that nothing is negotiated anew.
+    pub(crate) has_refused: bool,
+    /// The beginning of a handshake message whose rest is in the next record.
+    pub(crate) partial: Partial,
+}
+
+/// Bytes of a KeyUpdate, the one handshake message that can come: type, length, and one byte.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Partial {
+    pub(crate) bytes: [u8; 5],
+    pub(crate) len: u8,
+}
+
+impl Session {
+    /// Carries a session on.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Suite`] or [`StateError::Length`]: the state was put together wrongly.
+    pub fn new(state: &State) -> Result<Session, StateError> {
+        let version = state.version;
+        let suite = Suite::from_number(version, state.suite).ok_or(StateError::Suite)?;
+        let half = |secret, seq| Half::new(version, suite, secret, seq).ok_or(StateError::Length);
+        Ok(Session {
+            version,
+            suite,
+            rx: half(&state.rx_secret, state.rx_seq)?,
+            tx: half(&state.tx_secret, state.tx_seq)?,
+            owes_key_update: state.owes_key_update && version == Version::Tls13,
+            is_closed: false,
+            has_refused: false,
+            partial: Partial::default(),
+        })
+    }
+
+    /// The version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The cipher.
+    #[must_use]
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// Whether something has to be sent though there is no data for the client: the KeyUpdate that it has asked for. Sealing
+    /// nothing is enough.
+    #[must_use]
+    pub fn wants_to_send(&self) -> bool {
+        self.owes_key_update
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("version", &self.version)
+            .field("suite", &self.suite)
+            .field("rx_seq", &self.rx.seq)
+            .field("tx_seq", &self.tx.seq)
+            .finish_non_exhaustive()
+    }
+}
