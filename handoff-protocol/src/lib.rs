@@ -13,6 +13,7 @@
 //! | body of a refusal | [`ChunkedDecoder`] | – |
 //! | offer | [`OFFER`] | [`OFFER`] |
 //! | commit | [`commit_len`], [`encode_commit`] | [`CommitDecoder`] |
+//! | a TLS session, in the commit | [`tls::State`] | [`tls::State`] |
 //!
 //! What nginx's side uses is called from `extern "C"` callbacks, where a panic would take down every
 //! client of the worker: none of it allocates, and none of it panics, whatever the input.
@@ -27,6 +28,7 @@ mod field;
 mod handshake;
 mod origin;
 mod request;
+pub mod tls;
 
 pub use address::{AddressError, check_address};
 pub use answer::{AnswerError, AnswerHead, AnswerKind, encode_answer, parse_answer};

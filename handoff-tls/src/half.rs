@@ -1,11 +1,11 @@
 //! One direction of a session: its keys, and the number of its next record.
 
+use handoff_protocol::tls::{MAX_SECRET, Secret, Suite, Version};
 use ring::aead::{LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::schedule::expand_label;
-use crate::state::Secret;
-use crate::suite::{Suite, Version};
+use crate::suite::aead;
 
 const MAX_KEY: usize = 32;
 
@@ -39,7 +39,7 @@ impl Half {
 
     /// TLS 1.3: the next generation of keys (RFC 8446 section 7.2).
     pub(crate) fn update(&mut self, suite: Suite) {
-        let mut next = [0; crate::state::MAX_SECRET];
+        let mut next = [0; MAX_SECRET];
         if let Some(next) = next.get_mut(..self.secret.as_bytes().len()) {
             expand_label(suite, self.secret.as_bytes(), "traffic upd", next);
             if let Some(secret) = Secret::new(next) {
@@ -62,7 +62,7 @@ impl Half {
     /// The key, made ready for use: more than 500 bytes with AES-GCM, so it is kept for as long as a turn takes only.
     pub(crate) fn key(&self, suite: Suite) -> Option<LessSafeKey> {
         let key = self.key.get(..suite.key_len())?;
-        UnboundKey::new(suite.aead(), key).ok().map(LessSafeKey::new)
+        UnboundKey::new(aead(suite), key).ok().map(LessSafeKey::new)
     }
 
     /// The nonce of the next record; `explicit` is what the record says of it (TLS 1.2 with GCM: RFC 5288 section 3), else

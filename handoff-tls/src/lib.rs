@@ -15,15 +15,14 @@ mod open;
 mod schedule;
 mod seal;
 mod session;
-mod state;
 mod suite;
+
+pub use handoff_protocol::tls::{Secret, State, StateError, Suite, Version};
 
 pub use self::alert::{Alert, Closed};
 pub use self::open::Opened;
 pub use self::seal::Exhausted;
 pub use self::session::Session;
-pub use self::state::{Secret, State, StateError};
-pub use self::suite::{Suite, Version};
 
 /// The longest plaintext of a record, in bytes (RFC 8446 section 5.1).
 pub const MAX_PLAINTEXT: usize = 1 << 14;

@@ -1,11 +1,12 @@
 //! The client's records: opened in place, their contents moved together.
 
+use handoff_protocol::tls::Version;
 use ring::aead::{Aad, LessSafeKey};
 
 use crate::MAX_PLAINTEXT;
 use crate::alert::{Alert, CLOSE_NOTIFY, Closed, USER_CANCELED};
 use crate::session::{Partial, Session};
-use crate::suite::Version;
+use crate::suite::explicit_nonce_len;
 
 /// Type, version, length.
 pub(crate) const HEADER: usize = 5;
@@ -127,7 +128,7 @@ impl Session {
         if len > most {
             return Err(Alert::RecordOverflow);
         }
-        if len < TAG + self.suite.explicit_nonce_len(self.version) {
+        if len < TAG + explicit_nonce_len(self.version, self.suite) {
             return Err(Alert::BadRecordMac);
         }
         Ok(())
@@ -142,7 +143,7 @@ impl Session {
         room: &mut [u8],
         from: usize,
     ) -> Result<Content, Alert> {
-        let explicit_len = self.suite.explicit_nonce_len(self.version);
+        let explicit_len = explicit_nonce_len(self.version, self.suite);
         let from_sealed = from + explicit_len;
         let explicit = room.get(from..from_sealed).unwrap_or_default();
         let nonce = self.rx.nonce(explicit);

@@ -1,12 +1,13 @@
 //! The server's records.
 
+use handoff_protocol::tls::Version;
 use ring::aead::{Aad, LessSafeKey};
 
 use crate::MAX_PLAINTEXT;
 use crate::alert::Alert;
 use crate::open::{HEADER, KEY_UPDATE, TAG, aad_tls12, content};
 use crate::session::Session;
-use crate::suite::Version;
+use crate::suite::explicit_nonce_len;
 
 /// Records after which a key has done enough: AES-GCM's limit is 2^24.5 of full length (RFC 8446 section 5.5).
 const MOST: u64 = 1 << 24;
@@ -64,7 +65,7 @@ impl Session {
     fn record(&mut self, key: &LessSafeKey, kind: u8, plain: &[u8], out: &mut Vec<u8>) {
         let begin = out.len();
         let explicit = self.tx.seq.to_be_bytes();
-        let explicit = explicit.get(..self.suite.explicit_nonce_len(self.version));
+        let explicit = explicit.get(..explicit_nonce_len(self.version, self.suite));
         let explicit = explicit.unwrap_or_default();
         let inner = plain.len() + usize::from(self.version == Version::Tls13);
         // At most 2^14 and some bytes.

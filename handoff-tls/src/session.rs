@@ -2,9 +2,9 @@
 
 use core::fmt;
 
+use handoff_protocol::tls::{State, StateError, Suite, Version};
+
 use crate::half::Half;
-use crate::state::{State, StateError};
-use crate::suite::{Suite, Version};
 
 /// A server's side of an established session.
 pub struct Session {

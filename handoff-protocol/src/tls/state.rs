@@ -4,13 +4,13 @@ use core::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::suite::{Suite, Version};
+use super::suite::{Suite, Version};
 
-/// The longest secret: SHA-384's.
-pub(crate) const MAX_SECRET: usize = 48;
+/// The longest secret, in bytes: SHA-384's.
+pub const MAX_SECRET: usize = 48;
 
 /// What one direction's keys are made of; zeroed when dropped, and never shown.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Secret {
     bytes: [u8; MAX_SECRET],
     len: u8,
@@ -39,7 +39,7 @@ impl fmt::Debug for Secret {
 }
 
 /// An established session, as seen by the server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// The version.
     pub version: Version,
