@@ -81,6 +81,8 @@ mod shutdown_timeout;
 mod binary_upgrade;
 // An upstream that proxy_pass uses as well: a handover may use a connection that pages have left.
 mod shared_peers;
+// What the documentation tells people to do, they can do.
+mod docs;
 // Each line that the module can write to the error log is explained.
 mod messages;
 // What newer versions of nginx add.
