@@ -17,14 +17,16 @@ main() {
     [[ ${commands[0]:-} == "make run" ]] || fail "README.md's first command is \"${commands[0]:-}\", and not \"make run\""
     trap stop EXIT
     for command in "${commands[@]}"; do
-        echo "README.md: $command"
         if [[ $command == "make run" ]]; then
+            echo "README.md: $command"
             demo
         elif [[ ${1:-} == --all ]]; then
+            echo "README.md: $command"
             bash -c "$command"
+        else
+            echo "README.md: $command (not run without --all)"
         fi
     done
-    echo "${#commands[@]} commands read"
 }
 
 demo() {
