@@ -109,6 +109,14 @@ test-static: build $(VENV) ## Build nginx with --add-module and --add-dynamic-mo
 	@scripts/deps.sh build test
 	@tests/static/run.sh $(CARGO_FLAGS)
 
+.PHONY: test-docs
+test-docs: build $(VENV) ## Follow README's quick start, and test the Go example (installs Go)
+	@scripts/deps.sh test go
+	@tests/docs/quickstart.sh
+	@cd examples/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && export GOCACHE=$(CURDIR)/build/go/cache && go vet . && \
+		go build -buildvcs=false -o ../../build/go/backend .
+	@$(CARGO) test $(CARGO_FLAGS) --test tests -- --ignored other_languages::in_go
+
 .PHONY: test-all
 test-all: ## Every test there is: also other nginx versions, a browser, Docker, clean Debian roots (as root)
 	@scripts/test-all.sh $(if $(WITHIN),--within $(WITHIN))

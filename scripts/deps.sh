@@ -8,6 +8,7 @@
 #                                     autobahn: the Autobahn test suite
 #                                     valgrind: the same under valgrind
 #                                     fuzz:    the fuzz targets
+#                                     go:      the example in Go
 #                                     browser: the tests of the demo page
 #                                     docker:  the tests of the compose demo
 #                                     roots:   the tests in clean Debian roots
@@ -28,6 +29,7 @@ declare -A needed=(
     [valgrind]="valgrind"
     # libFuzzer is C++, and comes as source.
     [fuzz]="g++"
+    [go]="golang-go"
     [browser]="chromium chromium-driver python3 python3-venv"
     [docker]="debootstrap python3 python3-venv"
     [roots]="debootstrap git"

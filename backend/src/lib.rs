@@ -61,3 +61,8 @@ pub use options::{Group, OfferOptions, Options};
 pub use peer::PeerCredentials;
 pub use stream::{ClientStream, ReadHalf, WriteHalf};
 pub use websocket::{Client, DetachedClient, Source};
+
+/// The programs of the documents compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/backend.md")]
+mod documents {}

@@ -33,12 +33,23 @@ pub fn promtool() -> PathBuf {
     staged("WS_HANDOFF_TEST_PROMTOOL", "build/promtool/promtool")
 }
 
+/// The Go example, which `make test-docs` compiles.
+pub fn go_backend() -> PathBuf {
+    staged("WS_HANDOFF_TEST_GO_BACKEND", "build/go/backend")
+}
+
+/// A file of `examples`.
+pub fn example(name: &str) -> PathBuf {
+    root().join("examples").join(name)
+}
+
 /// A script of `tests/python`.
 pub fn python_script(name: &str) -> PathBuf {
     root().join("tests/python").join(name)
 }
 
-fn root() -> &'static Path {
+/// The working copy.
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
