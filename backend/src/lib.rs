@@ -39,6 +39,8 @@
 //! The program `ws-handoff-backend` is [`server`].
 
 mod activation;
+#[cfg(feature = "axum")]
+pub mod axum;
 pub mod engine;
 mod error;
 mod head;
