@@ -52,6 +52,11 @@ build: ## Build nginx, the module and the backend into build/
 	@scripts/deps.sh build
 	@$(CARGO) build $(CARGO_FLAGS) --message-format=json-render-diagnostics | python3 scripts/stage.py build
 
+.PHONY: examples
+examples: ## Build the services of examples/ into build/examples/
+	@scripts/deps.sh build
+	@$(CARGO) build $(CARGO_FLAGS) --examples --message-format=json-render-diagnostics | python3 scripts/stage.py build examples
+
 .PHONY: run
 run: build $(VENV) ## Run the demo on http://127.0.0.1:8080 until Ctrl-C (PORT=9090)
 	@exec scripts/run.sh
@@ -63,7 +68,7 @@ module: ## Build the module for another nginx: NGINX=debian, or NGINX=DIR with i
 .PHONY: test
 test: ## Check format and lints, then run every test (ENGINE=tasks); with NGINX= the end-to-end tests, against that nginx
 	@scripts/deps.sh build test
-	@$(MAKE) --no-print-directory build $(VENV) $(PROMTOOL)
+	@$(MAKE) --no-print-directory build examples $(VENV) $(PROMTOOL)
 ifeq ($(NGINX),)
 	@$(MAKE) --no-print-directory lint
 	@scripts/test.sh $(CARGO_FLAGS)
@@ -73,12 +78,12 @@ else
 endif
 
 .PHONY: test-asan
-test-asan: build $(VENV) $(PROMTOOL) ## Run the end-to-end tests under AddressSanitizer and LeakSanitizer
+test-asan: build examples $(VENV) $(PROMTOOL) ## Run the end-to-end tests under AddressSanitizer and LeakSanitizer
 	@scripts/deps.sh test
 	@scripts/asan.sh $(CARGO_FLAGS)
 
 .PHONY: test-valgrind
-test-valgrind: build $(VENV) $(PROMTOOL) ## Run end-to-end tests under valgrind's memcheck
+test-valgrind: build examples $(VENV) $(PROMTOOL) ## Run end-to-end tests under valgrind's memcheck
 	@scripts/deps.sh test valgrind
 	@scripts/valgrind.sh $(CARGO_FLAGS)
 
@@ -104,7 +109,7 @@ test-autobahn: build ## Run the Autobahn test suite through nginx and the backen
 	@python3 tests/autobahn/run.py --suite build/autobahn --engine "$(or $(ENGINE),parked)" $(foreach case,$(CASES),'$(case)')
 
 .PHONY: test-static
-test-static: build $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
+test-static: build examples $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
 	@scripts/deps.sh build test
 	@tests/static/run.sh $(CARGO_FLAGS)
 

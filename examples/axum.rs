@@ -116,6 +116,8 @@ async fn echo(upgrade: HandoffUpgrade, State(app): State<App>) -> Response {
     upgrade
         .protocols(["echo.v2", "echo"])
         .max_message_size(4 << 20)
+        // Of each client, for as long as it lives: 128 KiB unless set.
+        .read_buffer_size(4096)
         .on_failed_upgrade(|error| eprintln!("a client did not come: {error}"))
         .on_upgrade(move |socket| serve_echo(socket, app))
 }
@@ -143,7 +145,7 @@ async fn room(
     Path(name): Path<String>,
     State(app): State<App>,
 ) -> Response {
-    upgrade.on_upgrade(move |socket| serve_room(socket, name, app))
+    upgrade.read_buffer_size(4096).on_upgrade(move |socket| serve_room(socket, name, app))
 }
 
 async fn serve_room(mut socket: WebSocket, name: String, mut app: App) {

@@ -119,7 +119,8 @@ async fn take_offer(offer: Offer, stopping: Stopping) {
         None => offer.accept(),
     };
     match acceptance.send().await {
-        Ok(client) => serve(client.into_websocket(), stopping).await,
+        // A task of its own: this one is as large as an offer.
+        Ok(client) => drop(tokio::spawn(serve(client.into_websocket(), stopping))),
         Err(error) => eprintln!("a client did not come: {error}"),
     }
 }

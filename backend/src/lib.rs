@@ -36,6 +36,8 @@
 //! # }
 //! ```
 //!
+//! The feature `axum` adds the module `axum`: a `Router` that serves handed-over clients beside its own.
+//!
 //! The program `ws-handoff-backend` is [`server`].
 
 mod activation;
@@ -63,3 +65,11 @@ pub use options::{Group, OfferOptions, Options};
 pub use peer::PeerCredentials;
 pub use stream::{ClientStream, ReadHalf, WriteHalf};
 pub use websocket::{Client, DetachedClient, Source};
+
+// The code in the documents compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/backend.md")]
+mod backend_md {}
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../../docs/rust-services.md")]
+mod rust_services_md {}
