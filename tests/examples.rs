@@ -201,7 +201,7 @@ fn end_of_the_service_closes_everybody_with_1001() {
             .into_iter()
             .cycle()
             .take(20)
-            .map(|address| talking(address))
+            .map(talking)
             .collect();
         service.terminate();
         for client in &mut clients {
