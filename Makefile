@@ -36,6 +36,7 @@ CARGO_FLAGS := --release --locked --workspace
 # Of the Python environment, complete.
 VENV := build/venv/installed
 PROMTOOL := build/promtool/promtool
+PROMETHEUS := build/promtool/prometheus
 
 .PHONY: help
 help: ## List the targets
@@ -101,6 +102,10 @@ test-browser: build build/venv-tests/installed ## Test the demo page in Chromium
 test-docker: build/venv-tests/installed ## Test the compose demo (needs a Docker engine)
 	@scripts/deps.sh docker browser
 	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/docker
+
+.PHONY: test-monitoring
+test-monitoring: build build/venv-tests/installed $(PROMTOOL) $(PROMETHEUS) ## Test the dashboard and the alerts with a real Prometheus
+	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/monitoring
 
 .PHONY: test-autobahn
 test-autobahn: build ## Run the Autobahn test suite through nginx and the backend (CASES="12.* 13.*" ENGINE=tasks)
@@ -177,7 +182,7 @@ build/venv-tests/installed: tests/requirements.txt
 	@build/venv-tests/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-# Prometheus's checker of metrics, for the tests of the status page; without the service that its package starts.
-$(PROMTOOL): scripts/promtool.sh
+# Prometheus's checker of metrics, and Prometheus; without the service that its package starts.
+$(PROMTOOL) $(PROMETHEUS): scripts/promtool.sh
 	@scripts/promtool.sh $@
 	@touch --no-dereference $@
