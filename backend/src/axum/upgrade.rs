@@ -12,7 +12,7 @@ use ::axum::extract::ws::{DefaultOnFailedUpgrade, OnFailedUpgrade, WebSocketUpgr
 use ::axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use ::axum::response::Response;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::socket::WebSocket;
@@ -69,7 +69,8 @@ impl<S: Send + Sync> OptionalFromRequestParts<S> for HandoffUpgrade {
         parts: &mut Parts,
         state: &S,
     ) -> Result<Option<Self>, Self::Rejection> {
-        if !parts.headers.contains_key(header::UPGRADE) {
+        // Over HTTP/2 a direct client asks by CONNECT.
+        if !parts.headers.contains_key(header::UPGRADE) && parts.method != Method::CONNECT {
             return Ok(None);
         }
         <Self as FromRequestParts<S>>::from_request_parts(parts, state).await.map(Some)
