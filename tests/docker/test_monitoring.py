@@ -50,7 +50,7 @@ def prometheus(demo):
     file = Path(__file__).with_name("prometheus.Dockerfile")
     with file.open() as standard_input:
         # Its context is empty.
-        subprocess.run(["docker", "build", "--quiet", "--tag", IMAGE, "-"], stdin=standard_input, check=True, timeout=600)
+        subprocess.run(["docker", "build", "--quiet", "--tag", IMAGE, "-"], stdin=standard_input, check=True, timeout=1200)
     demo.environment["PROMETHEUS_IMAGE"] = IMAGE
     profile = ("--profile", "monitoring")
     try:
