@@ -37,6 +37,7 @@ CARGO_FLAGS := --release --locked --workspace
 # Of the Python environment, complete.
 VENV := build/venv/installed
 PROMTOOL := build/promtool/promtool
+PROMETHEUS := build/promtool/prometheus
 
 .PHONY: help
 help: ## List the targets
@@ -53,6 +54,11 @@ build: ## Build nginx, the module and the backend into build/
 	@scripts/deps.sh build
 	@$(CARGO) build $(CARGO_FLAGS) --message-format=json-render-diagnostics | python3 scripts/stage.py build
 
+.PHONY: examples
+examples: ## Build the services of examples/ into build/examples/
+	@scripts/deps.sh build
+	@$(CARGO) build $(CARGO_FLAGS) --examples --message-format=json-render-diagnostics | python3 scripts/stage.py build examples
+
 .PHONY: run
 run: build $(VENV) ## Run the demo on http://127.0.0.1:8080 until Ctrl-C (PORT=9090)
 	@exec scripts/run.sh
@@ -64,7 +70,7 @@ module: ## Build the module for another nginx: NGINX=debian, or NGINX=DIR with i
 .PHONY: test
 test: ## Check format and lints, then run every test (ENGINE=tasks); with NGINX= the end-to-end tests, against that nginx
 	@scripts/deps.sh build test
-	@$(MAKE) --no-print-directory build $(VENV) $(PROMTOOL)
+	@$(MAKE) --no-print-directory build examples $(VENV) $(PROMTOOL)
 ifeq ($(NGINX),)
 	@$(MAKE) --no-print-directory lint
 	@scripts/test.sh $(CARGO_FLAGS)
@@ -74,12 +80,12 @@ else
 endif
 
 .PHONY: test-asan
-test-asan: build $(VENV) $(PROMTOOL) ## Run the end-to-end tests under AddressSanitizer and LeakSanitizer
+test-asan: build examples $(VENV) $(PROMTOOL) ## Run the end-to-end tests under AddressSanitizer and LeakSanitizer
 	@scripts/deps.sh test
 	@scripts/asan.sh $(CARGO_FLAGS)
 
 .PHONY: test-valgrind
-test-valgrind: build $(VENV) $(PROMTOOL) ## Run end-to-end tests under valgrind's memcheck
+test-valgrind: build examples $(VENV) $(PROMTOOL) ## Run end-to-end tests under valgrind's memcheck
 	@scripts/deps.sh test valgrind
 	@scripts/valgrind.sh $(CARGO_FLAGS)
 
@@ -98,6 +104,10 @@ test-docker: build/venv-tests/installed ## Test the compose demo (needs a Docker
 	@scripts/deps.sh docker browser
 	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/docker
 
+.PHONY: test-monitoring
+test-monitoring: build build/venv-tests/installed $(PROMTOOL) $(PROMETHEUS) ## Test the dashboard and the alerts with a real Prometheus
+	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/monitoring
+
 .PHONY: test-autobahn
 test-autobahn: build ## Run the Autobahn test suite through nginx and the backend (CASES="12.* 13.*" ENGINE=tasks)
 	@scripts/deps.sh autobahn
@@ -105,7 +115,7 @@ test-autobahn: build ## Run the Autobahn test suite through nginx and the backen
 	@python3 tests/autobahn/run.py --suite build/autobahn --engine "$(or $(ENGINE),parked)" $(foreach case,$(CASES),'$(case)')
 
 .PHONY: test-static
-test-static: build $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
+test-static: build examples $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
 	@scripts/deps.sh build test
 	@tests/static/run.sh $(CARGO_FLAGS)
 
@@ -185,7 +195,7 @@ build/venv-tests/installed: tests/requirements.txt
 	@build/venv-tests/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-# Prometheus's checker of metrics, for the tests of the status page; without the service that its package starts.
-$(PROMTOOL): scripts/promtool.sh
+# Prometheus's checker of metrics, and Prometheus; without the service that its package starts.
+$(PROMTOOL) $(PROMETHEUS): scripts/promtool.sh
 	@scripts/promtool.sh $@
 	@touch --no-dereference $@

@@ -29,6 +29,7 @@ main() {
     kind documents                3 make test-docs
     kind autobahn                 3 make test-autobahn
     kind browser                  5 make test-browser
+    kind monitoring               2 make test-monitoring
     kind docker                  14 make test-docker
     kind debian-13               16 tests/roots/run.sh trixie 'tests/docs/quickstart.sh --all && make test NGINX=debian'
     kind engine-tasks             6 make test ENGINE=tasks

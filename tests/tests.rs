@@ -15,6 +15,8 @@ mod bare;
 mod early_data;
 // The real backend's engine, from a client's first byte on: what it refuses, compresses, and forgets.
 mod engine;
+// Services in Rust that take handed-over clients beside their own: an axum app, and one on hyper and fastwebsockets.
+mod examples;
 // A backend's refusal reaches the client as it is.
 mod refusal;
 // What the backend sees of a request, and the ways to reach a location.

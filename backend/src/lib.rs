@@ -36,9 +36,13 @@
 //! # }
 //! ```
 //!
+//! The feature `axum` adds the module `axum`: a `Router` that serves handed-over clients beside its own.
+//!
 //! The program `ws-handoff-backend` is [`server`].
 
 mod activation;
+#[cfg(feature = "axum")]
+pub mod axum;
 pub mod engine;
 mod error;
 mod head;
@@ -62,7 +66,10 @@ pub use peer::PeerCredentials;
 pub use stream::{ClientStream, ReadHalf, WriteHalf};
 pub use websocket::{Client, DetachedClient, Source};
 
-/// The programs of the documents compile.
+// The code in the documents compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/backend.md")]
-mod documents {}
+mod backend_md {}
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../../docs/rust-services.md")]
+mod rust_services_md {}

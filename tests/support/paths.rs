@@ -23,6 +23,13 @@ pub fn backend() -> PathBuf {
     staged("WS_HANDOFF_TEST_BACKEND", "build/bin/ws-handoff-backend")
 }
 
+/// A service of `examples/`.
+pub fn example(name: &str) -> PathBuf {
+    let path = root().join("build/examples").join(name);
+    assert!(path.is_file(), "{} is missing: run `make examples`", path.display());
+    path
+}
+
 /// The Python interpreter that has the `websockets` package.
 pub fn python() -> PathBuf {
     staged("WS_HANDOFF_TEST_PYTHON", "build/venv/bin/python")

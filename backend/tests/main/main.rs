@@ -5,6 +5,8 @@
 mod fake; // the other side: nginx on a Unix socket, a client on TCP, frames, the program as a process
 
 mod answer; // every offer gets one, and what is too much gets a 503
+#[cfg(feature = "axum")]
+mod axum; // offers for an axum router; the feature comes with the examples, which every build of all tests includes
 mod handoff; // the 101, the descriptor, the commit, and every way in which they can go wrong
 mod head; // what is no offer gets an answer, and holds up nobody
 mod refusal; // refusals arrive whole
