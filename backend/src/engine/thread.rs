@@ -175,6 +175,7 @@ impl<H: Handler> Thread<H> {
                 self.sweep();
             }
             self.report();
+            mailbox.answer();
         }
     }
 
