@@ -21,6 +21,9 @@ NGINX ?=
 CASES ?=
 # Which engine of the backend the tests are for: empty (parked, and the backend's own tests for both), or `tasks`.
 ENGINE ?=
+# The revision of the Debian packages; of which Debian the tests of the packages are (empty: 12 and 13).
+REVISION ?= 1
+SUITE ?=
 ifneq ($(ENGINE),)
 export WS_HANDOFF_TEST_ENGINE := $(ENGINE)
 endif
@@ -107,6 +110,14 @@ test-autobahn: build ## Run the Autobahn test suite through nginx and the backen
 test-static: build $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
 	@scripts/deps.sh build test
 	@tests/static/run.sh $(CARGO_FLAGS)
+
+.PHONY: deb
+deb: ## Build the Debian packages of the module and the backend into build/deb/ (REVISION=2)
+	@scripts/deb.sh $(REVISION)
+
+.PHONY: test-deb
+test-deb: build/venv-tests/installed ## Build, install, use, upgrade and purge the packages in clean Debian roots (as root; SUITE=trixie)
+	@tests/deb/run.sh $(SUITE)
 
 .PHONY: test-all
 test-all: ## Every test there is: also other nginx versions, a browser, Docker, clean Debian roots (as root)
