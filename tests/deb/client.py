@@ -2,6 +2,7 @@
 
     client.py echo TEXT                 sends a text and receives it
     client.py hold SECONDS              echoes once, says so, and waits for a close: its code
+    client.py stubborn NUMBER SECONDS   opens connections that answer nothing, not even a close, for so long
     client.py knock SECONDS INTERVAL    opens a connection each INTERVAL, echoes and closes: how long each handshake took
 """
 
@@ -40,6 +41,20 @@ async def hold(seconds):
             say(received=await websocket.recv())
 
 
+async def stubborn(number, seconds):
+    request = (
+        "GET /ws/stubborn HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    connections = [await asyncio.open_connection("127.0.0.1", 8080) for _ in range(int(number))]
+    for reader, writer in connections:
+        writer.write(request.encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), head
+    say(connected=len(connections))
+    await asyncio.sleep(float(seconds))
+
+
 async def knock(seconds, interval):
     """Each connection is a task, so that one that waits keeps no other from being opened."""
     tasks = []
@@ -66,4 +81,4 @@ async def one(number):
         return {"refused": repr(error)}
 
 
-asyncio.run({"echo": echo, "hold": hold, "knock": knock}[sys.argv[1]](*sys.argv[2:]))
+asyncio.run({"echo": echo, "hold": hold, "stubborn": stubborn, "knock": knock}[sys.argv[1]](*sys.argv[2:]))
