@@ -10,6 +10,9 @@ BACKEND = "ws-handoff-backend"
 class Packages:
     def __init__(self, directory: Path):
         self.directory = directory
+        # Before a machine is made for them.
+        for revision in (1, 2):
+            self.files(revision)
 
     def files(self, revision: int | None = None) -> list[Path]:
         """Those of a revision, the module first."""
