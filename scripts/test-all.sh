@@ -34,6 +34,7 @@ main() {
     kind static-build            10 make test-static
     kind fuzz                     7 make fuzz SECONDS=20
     kind asan                    20 make test-asan
+    kind debian-packages         18 make test-deb
     kind debian-12               20 tests/roots/run.sh bookworm 'make test && make test NGINX=debian'
 
     echo

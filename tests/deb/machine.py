@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 
 # A mount namespace of its own: systemd 257 wants the unified hierarchy of cgroups, whatever this machine has, and
-# systemd-nspawn a /run that is in memory. No registration: this machine may have no systemd that runs.
+# systemd-nspawn a /run that is in memory. No registration: this machine may have no systemd that runs. It ends when the tests
+# do, however they do. bpf(2) is for IPAddressDeny=.
 BOOT = """
 mount --make-rprivate /
 if ! [ "$(stat --file-system --format=%T /sys/fs/cgroup)" = cgroup2fs ]; then
@@ -21,7 +22,7 @@ if ! [ "$(stat --file-system --format=%T /sys/fs/cgroup)" = cgroup2fs ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
 fi
 mount -t tmpfs tmpfs /run
-exec systemd-nspawn --quiet --register=no --keep-unit --private-network --system-call-filter=bpf --boot --console=pipe --directory="$1"
+exec setpriv --pdeathsig TERM systemd-nspawn --quiet --register=no --keep-unit --private-network --system-call-filter=bpf --boot --console=pipe --directory="$1"
 """
 
 
