@@ -22,7 +22,8 @@ if ! [ "$(stat --file-system --format=%T /sys/fs/cgroup)" = cgroup2fs ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
 fi
 mount -t tmpfs tmpfs /run
-exec setpriv --pdeathsig TERM systemd-nspawn --quiet --register=no --keep-unit --private-network --system-call-filter=bpf --boot --console=pipe --directory="$1"
+exec setpriv --pdeathsig TERM systemd-nspawn --quiet --register=no --keep-unit --private-network --system-call-filter=bpf \\
+    --boot --console=pipe --directory="$1"
 """
 
 
