@@ -22,6 +22,9 @@ NGINX ?=
 CASES ?=
 # Which engine of the backend the tests are for: empty (parked, and the backend's own tests for both), or `tasks`.
 ENGINE ?=
+# The revision of the Debian packages; of which Debian the tests of the packages are (empty: 12 and 13).
+REVISION ?= 1
+SUITE ?=
 ifneq ($(ENGINE),)
 export WS_HANDOFF_TEST_ENGINE := $(ENGINE)
 endif
@@ -126,6 +129,14 @@ test-docs: build $(VENV) ## Follow README's quick start, and test the Go example
 	@cd examples/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && export GOCACHE=$(CURDIR)/build/go/cache && go vet . && \
 		go build -buildvcs=false -o ../../build/go/backend .
 	@$(CARGO) test $(CARGO_FLAGS) --test tests -- --ignored other_languages::in_go
+
+.PHONY: deb
+deb: ## Build the Debian packages of the module and the backend into build/deb/ (REVISION=2)
+	@scripts/deb.sh $(REVISION)
+
+.PHONY: test-deb
+test-deb: build/venv-tests/installed ## Build, install, use, upgrade and purge the packages in clean Debian roots (as root; SUITE=trixie)
+	@tests/deb/run.sh $(SUITE)
 
 .PHONY: test-all
 test-all: ## Every test there is: also other nginx versions, a browser, Docker, clean Debian roots (as root)

@@ -12,6 +12,8 @@
 #                                     browser: the tests of the demo page
 #                                     docker:  the tests of the compose demo
 #                                     roots:   the tests in clean Debian roots
+#                                     deb:     the Debian packages
+#                                     nspawn:  the tests of the Debian packages
 #
 # Silent, and quick, where nothing is missing. As root it installs what is; otherwise it prints the command and stops.
 set -euo pipefail
@@ -33,6 +35,9 @@ declare -A needed=(
     [browser]="chromium chromium-driver python3 python3-venv"
     [docker]="debootstrap python3 python3-venv"
     [roots]="debootstrap git"
+    # debhelper packs the module; cargo-deb asks dpkg-dev what the backend depends on.
+    [deb]="debhelper dpkg-dev lintian"
+    [nspawn]="debootstrap python3 python3-venv systemd-container"
 )
 
 main() {

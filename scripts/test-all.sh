@@ -36,6 +36,7 @@ main() {
     kind static-build            10 make test-static
     kind fuzz                     7 make fuzz SECONDS=20
     kind asan                    20 make test-asan
+    kind debian-packages         18 make test-deb
     kind debian-12               20 tests/roots/run.sh bookworm 'tests/docs/quickstart.sh --all && make test NGINX=debian'
 
     echo

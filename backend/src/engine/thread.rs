@@ -179,6 +179,7 @@ impl<H: Handler> Thread<H> {
                 self.deliver();
             }
             self.report();
+            mailbox.answer();
         }
     }
 

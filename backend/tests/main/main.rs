@@ -18,6 +18,7 @@ mod conformance; // what the program does about clients who break RFC 6455
 mod descriptors; // none is leaked
 mod lifecycle; // starting, draining, socket activation
 mod limits; // connections, messages, time
+mod manager; // what systemd is told
 mod restart; // draining, and the successor that starts meanwhile
 mod strict; // RFC 6455 by the byte
 
