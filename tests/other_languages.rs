@@ -205,7 +205,7 @@ impl Program {
     fn python() -> Program {
         let mut command = Command::new(paths::python());
         // Without site-packages: the standard library alone.
-        command.args(["-B", "-S"]).arg(paths::example("python/backend.py"));
+        command.args(["-B", "-S"]).arg(paths::example_file("python/backend.py"));
         Program::start("python", command)
     }
 

@@ -10,7 +10,7 @@ use crate::support::paths;
 #[test]
 fn the_python_backend_of_the_specification_is_the_one_that_is_tested() {
     let specification = markdown::document("docs/protocol.md");
-    let file = std::fs::read_to_string(paths::example("python/backend.py")).expect("read");
+    let file = std::fs::read_to_string(paths::example_file("python/backend.py")).expect("read");
     let printed =
         specification.blocks().iter().any(|block| block.language == "python" && block.text == file);
     assert!(printed, "docs/protocol.md prints another program than examples/python/backend.py");

@@ -23,7 +23,7 @@ pub fn backend() -> PathBuf {
     staged("WS_HANDOFF_TEST_BACKEND", "build/bin/ws-handoff-backend")
 }
 
-/// A service of `examples/`.
+/// A service of `examples/`, built.
 pub fn example(name: &str) -> PathBuf {
     let path = root().join("build/examples").join(name);
     assert!(path.is_file(), "{} is missing: run `make examples`", path.display());
@@ -45,8 +45,8 @@ pub fn go_backend() -> PathBuf {
     staged("WS_HANDOFF_TEST_GO_BACKEND", "build/go/backend")
 }
 
-/// A file of `examples`.
-pub fn example(name: &str) -> PathBuf {
+/// A file of `examples/`.
+pub fn example_file(name: &str) -> PathBuf {
     root().join("examples").join(name)
 }
 
