@@ -27,8 +27,9 @@ COPY ngx-handoff-module ngx-handoff-module
 COPY backend backend
 COPY demo/Cargo.toml demo/
 COPY demo/src demo/src
-# Not built, but a member of the workspace.
+# Not built, but members of the workspace.
 COPY bench/load bench/load
+COPY examples examples
 RUN scripts/module.sh debian \
     && cargo build --release --locked -p ws-handoff-backend -p ws-handoff-demo
 

@@ -22,6 +22,9 @@ NGINX ?=
 CASES ?=
 # Which engine of the backend the tests are for: empty (parked, and the backend's own tests for both), or `tasks`.
 ENGINE ?=
+# The revision of the Debian packages; of which Debian the tests of the packages are (empty: 12 and 13).
+REVISION ?= 1
+SUITE ?=
 ifneq ($(ENGINE),)
 export WS_HANDOFF_TEST_ENGINE := $(ENGINE)
 endif
@@ -37,6 +40,7 @@ CARGO_FLAGS := --release --locked --workspace
 # Of the Python environment, complete.
 VENV := build/venv/installed
 PROMTOOL := build/promtool/promtool
+PROMETHEUS := build/promtool/prometheus
 
 .PHONY: help
 help: ## List the targets
@@ -53,6 +57,11 @@ build: ## Build nginx, the module and the backend into build/
 	@scripts/deps.sh build
 	@$(CARGO) build $(CARGO_FLAGS) --message-format=json-render-diagnostics | python3 scripts/stage.py build
 
+.PHONY: examples
+examples: ## Build the services of examples/ into build/examples/
+	@scripts/deps.sh build
+	@$(CARGO) build $(CARGO_FLAGS) --examples --message-format=json-render-diagnostics | python3 scripts/stage.py build examples
+
 .PHONY: run
 run: build $(VENV) ## Run the demo on http://127.0.0.1:8080 until Ctrl-C (PORT=9090)
 	@exec scripts/run.sh
@@ -64,7 +73,7 @@ module: ## Build the module for another nginx: NGINX=debian, or NGINX=DIR with i
 .PHONY: test
 test: ## Check format and lints, then run every test (ENGINE=tasks); with NGINX= the end-to-end tests, against that nginx
 	@scripts/deps.sh build test
-	@$(MAKE) --no-print-directory build $(VENV) $(PROMTOOL)
+	@$(MAKE) --no-print-directory build examples $(VENV) $(PROMTOOL)
 ifeq ($(NGINX),)
 	@$(MAKE) --no-print-directory lint
 	@scripts/test.sh $(CARGO_FLAGS)
@@ -74,12 +83,12 @@ else
 endif
 
 .PHONY: test-asan
-test-asan: build $(VENV) $(PROMTOOL) ## Run the end-to-end tests under AddressSanitizer and LeakSanitizer
+test-asan: build examples $(VENV) $(PROMTOOL) ## Run the end-to-end tests under AddressSanitizer and LeakSanitizer
 	@scripts/deps.sh test
 	@scripts/asan.sh $(CARGO_FLAGS)
 
 .PHONY: test-valgrind
-test-valgrind: build $(VENV) $(PROMTOOL) ## Run end-to-end tests under valgrind's memcheck
+test-valgrind: build examples $(VENV) $(PROMTOOL) ## Run end-to-end tests under valgrind's memcheck
 	@scripts/deps.sh test valgrind
 	@scripts/valgrind.sh $(CARGO_FLAGS)
 
@@ -98,6 +107,10 @@ test-docker: build/venv-tests/installed ## Test the compose demo (needs a Docker
 	@scripts/deps.sh docker browser
 	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/docker
 
+.PHONY: test-monitoring
+test-monitoring: build build/venv-tests/installed $(PROMTOOL) $(PROMETHEUS) ## Test the dashboard and the alerts with a real Prometheus
+	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/monitoring
+
 .PHONY: test-autobahn
 test-autobahn: build ## Run the Autobahn test suite through nginx and the backend (CASES="12.* 13.*" ENGINE=tasks)
 	@scripts/deps.sh autobahn
@@ -105,9 +118,25 @@ test-autobahn: build ## Run the Autobahn test suite through nginx and the backen
 	@python3 tests/autobahn/run.py --suite build/autobahn --engine "$(or $(ENGINE),parked)" $(foreach case,$(CASES),'$(case)')
 
 .PHONY: test-static
-test-static: build $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
+test-static: build examples $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
 	@scripts/deps.sh build test
 	@tests/static/run.sh $(CARGO_FLAGS)
+
+.PHONY: test-docs
+test-docs: build $(VENV) ## Follow README's quick start, and test the Go example (installs Go)
+	@scripts/deps.sh test go
+	@tests/docs/quickstart.sh
+	@cd examples/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && export GOCACHE=$(CURDIR)/build/go/cache && go vet . && \
+		go build -buildvcs=false -o ../../build/go/backend .
+	@$(CARGO) test $(CARGO_FLAGS) --test tests -- --ignored other_languages::in_go
+
+.PHONY: deb
+deb: ## Build the Debian packages of the module and the backend into build/deb/ (REVISION=2)
+	@scripts/deb.sh $(REVISION)
+
+.PHONY: test-deb
+test-deb: build/venv-tests/installed ## Build, install, use, upgrade and purge the packages in clean Debian roots (as root; SUITE=trixie)
+	@tests/deb/run.sh $(SUITE)
 
 .PHONY: test-all
 test-all: ## Every test there is: also other nginx versions, a browser, Docker, clean Debian roots (as root)
@@ -177,7 +206,7 @@ build/venv-tests/installed: tests/requirements.txt
 	@build/venv-tests/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-# Prometheus's checker of metrics, for the tests of the status page; without the service that its package starts.
-$(PROMTOOL): scripts/promtool.sh
+# Prometheus's checker of metrics, and Prometheus; without the service that its package starts.
+$(PROMTOOL) $(PROMETHEUS): scripts/promtool.sh
 	@scripts/promtool.sh $@
 	@touch --no-dereference $@

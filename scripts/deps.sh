@@ -8,9 +8,12 @@
 #                                     autobahn: the Autobahn test suite
 #                                     valgrind: the same under valgrind
 #                                     fuzz:    the fuzz targets
+#                                     go:      the example in Go
 #                                     browser: the tests of the demo page
 #                                     docker:  the tests of the compose demo
 #                                     roots:   the tests in clean Debian roots
+#                                     deb:     the Debian packages
+#                                     nspawn:  the tests of the Debian packages
 #
 # Silent, and quick, where nothing is missing. As root it installs what is; otherwise it prints the command and stops.
 set -euo pipefail
@@ -28,9 +31,13 @@ declare -A needed=(
     [valgrind]="valgrind"
     # libFuzzer is C++, and comes as source.
     [fuzz]="g++"
+    [go]="golang-go"
     [browser]="chromium chromium-driver python3 python3-venv"
     [docker]="debootstrap python3 python3-venv"
     [roots]="debootstrap git"
+    # debhelper packs the module; cargo-deb asks dpkg-dev what the backend depends on.
+    [deb]="debhelper dpkg-dev lintian"
+    [nspawn]="debootstrap python3 python3-venv systemd-container"
 )
 
 main() {

@@ -76,6 +76,7 @@ greet() {
 	  ws://127.0.0.1:$port/ws/echo          handed over to the backend; also /ws/hello, /ws/rooms/NAME
 	  ws://127.0.0.1:$port/proxy/echo       the same through nginx
 	  http://127.0.0.1:$port/nginx_status   the connections that nginx holds
+	  http://127.0.0.1:$port/handoff        what became of hand-overs
 	  http://127.0.0.1:$port/metrics        the connections that the backend holds
 
 	Or, in another terminal, and type a line:

@@ -1,6 +1,7 @@
 """Copies what cargo built to where nginx's configurations and the scripts look for it.
 
     cargo build --workspace --message-format=json-render-diagnostics | python3 scripts/stage.py build
+    cargo build --workspace --examples --message-format=… | python3 scripts/stage.py build examples
 
 Reads cargo's JSON messages, so that the place of each file comes from cargo itself: target directories hold results of
 several builds side by side, and only cargo knows which one is current. Each file is written beside its destination and
@@ -19,6 +20,7 @@ MODULE = "modules/ngx_http_ws_handoff_module.so"
 BACKEND = "bin/ws-handoff-backend"
 DEMO = "bin/ws-handoff-demo"
 LOAD = "bin/ws-handoff-load"
+EXAMPLES = ("examples/axum", "examples/fastwebsockets")
 
 
 def main() -> int:
@@ -26,12 +28,13 @@ def main() -> int:
     found, succeeded = read_messages(sys.stdin)
     if not succeeded:
         return 1
-    missing = [name for name in (NGINX, MODULE, BACKEND, DEMO, LOAD) if name not in found]
+    expected = EXAMPLES if sys.argv[2:] == ["examples"] else (NGINX, MODULE, BACKEND, DEMO, LOAD)
+    missing = [name for name in expected if name not in found]
     if missing:
         print(f"cargo reported no file for: {', '.join(missing)}", file=sys.stderr)
         return 1
-    for name, source in found.items():
-        if install(source, destination / name):
+    for name in expected:
+        if install(found[name], destination / name):
             print(f"{destination / name}")
     return 0
 
@@ -50,7 +53,9 @@ def read_messages(lines) -> tuple[dict[str, Path], bool]:
                     found[NGINX] = nginx
             case "compiler-artifact":
                 target = message["target"]
-                if target["name"] == "ngx_http_ws_handoff_module":
+                if "example" in target["kind"]:
+                    found[f"examples/{target['name']}"] = Path(message["executable"])
+                elif target["name"] == "ngx_http_ws_handoff_module":
                     found[MODULE] = Path(next(f for f in message["filenames"] if f.endswith(".so")))
                 elif target["name"] == "ws-handoff-backend" and message["executable"]:
                     found[BACKEND] = Path(message["executable"])

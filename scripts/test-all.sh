@@ -26,15 +26,18 @@ main() {
 
     kind libraries-and-end-to-end 10 make test
     kind debian-nginx             4 make test NGINX=debian
+    kind documents                3 make test-docs
     kind autobahn                 3 make test-autobahn
     kind browser                  5 make test-browser
+    kind monitoring               2 make test-monitoring
     kind docker                  14 make test-docker
-    kind debian-13               16 tests/roots/run.sh trixie 'make test && make test NGINX=debian'
+    kind debian-13               16 tests/roots/run.sh trixie 'tests/docs/quickstart.sh --all && make test NGINX=debian'
     kind engine-tasks             6 make test ENGINE=tasks
     kind static-build            10 make test-static
     kind fuzz                     7 make fuzz SECONDS=20
     kind asan                    20 make test-asan
-    kind debian-12               20 tests/roots/run.sh bookworm 'make test && make test NGINX=debian'
+    kind debian-packages         18 make test-deb
+    kind debian-12               20 tests/roots/run.sh bookworm 'tests/docs/quickstart.sh --all && make test NGINX=debian'
 
     echo
     echo "All kinds (what each said: $logs/*.log):"

@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 # Modules that are left out unless they are named on the command line, and why. Under memcheck everything takes many times
 # longer; what these do to a request, the others do as well.
 declare -A long=(
+    [docs::]="nginx -t for each block of the documents, which is the same code each time"
     [binary_upgrade::]="the new nginx is executed without valgrind"
     [failure::]="a thousand clients each"
     [faults::]="ten thousand clients each"

@@ -1,5 +1,5 @@
 //! A shared object that was built for another nginx: it is refused when it is loaded, by a line that says why, as it is
-//! said in README.md.
+//! said in docs/install.md.
 
 use std::fs;
 use std::ops::Range;

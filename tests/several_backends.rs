@@ -6,8 +6,12 @@ use crate::support::{Backend, Client, Nginx, frame};
 const CLIENTS: usize = 30;
 
 fn behind(backends: &[&Backend], balancing: &str) -> Nginx {
-    let servers: String =
-        backends.iter().map(|backend| format!("server {};\n", backend.address())).collect();
+    with_parameters(backends, balancing, "")
+}
+
+fn with_parameters(backends: &[&Backend], balancing: &str, parameters: &str) -> Nginx {
+    let server = |backend: &&Backend| format!("server {} {parameters};\n", backend.address());
+    let servers: String = backends.iter().map(server).collect();
     Nginx::builder()
         .http(format!("upstream several {{ {balancing} {servers} }}"))
         .server("location /ws { ws_handoff several; }")
@@ -101,4 +105,24 @@ fn draining_backend_loses_its_clients_with_1001_and_gets_no_more() {
         client.echo("still here");
     }
     drop(newcomers);
+}
+
+/// The second goes while nginx would still pass over the first, which has come back: `max_fails=0` remembers nothing.
+#[test]
+fn rolling_restart_refuses_no_newcomer() {
+    let mut first = Backend::start(&["--app", "echo", "--drain-timeout", "1"]);
+    let mut second = Backend::start(&["--app", "echo", "--drain-timeout", "1"]);
+    let nginx = with_parameters(&[&first, &second], "keepalive 4;", "max_fails=0");
+    for _ in 0..3 {
+        for backend in [&mut first, &mut second] {
+            let members = clients(&nginx, 4);
+            backend.drain();
+            // Some may still come to the one that ends, and be closed by it; none is refused.
+            while !backend.has_ended() {
+                Client::upgraded(nginx.address(), "/ws");
+            }
+            drop((members, clients(&nginx, 4)));
+            backend.start_again();
+        }
+    }
 }

@@ -15,6 +15,8 @@ mod bare;
 mod early_data;
 // The real backend's engine, from a client's first byte on: what it refuses, compresses, and forgets.
 mod engine;
+// Services in Rust that take handed-over clients beside their own: an axum app, and one on hyper and fastwebsockets.
+mod examples;
 // A backend's refusal reaches the client as it is.
 mod refusal;
 // What the backend sees of a request, and the ways to reach a location.
@@ -45,6 +47,8 @@ mod client_gone;
 mod send_buffer;
 // What becomes of a handed-over client disturbs nobody, and 20,000 handovers leave nothing behind.
 mod release;
+// The examples in other languages keep to the protocol, where nginx is as expected and where it is not.
+mod other_languages;
 // nginx's event loop keeps no registration of a socket that lives on in a backend.
 mod registration;
 // Reload, stop, start, a killed worker: handed-over connections live on, old workers do not.
@@ -79,6 +83,8 @@ mod shutdown_timeout;
 mod binary_upgrade;
 // An upstream that proxy_pass uses as well: a handover may use a connection that pages have left.
 mod shared_peers;
+// What the documentation tells people to do, they can do.
+mod docs;
 // Each line that the module can write to the error log is explained.
 mod messages;
 // What newer versions of nginx add.

@@ -36,9 +36,13 @@
 //! # }
 //! ```
 //!
+//! The feature `axum` adds the module `axum`: a `Router` that serves handed-over clients beside its own.
+//!
 //! The program `ws-handoff-backend` is [`server`].
 
 mod activation;
+#[cfg(feature = "axum")]
+pub mod axum;
 pub mod engine;
 mod error;
 mod head;
@@ -61,3 +65,11 @@ pub use options::{Group, OfferOptions, Options};
 pub use peer::PeerCredentials;
 pub use stream::{ClientStream, ReadHalf, WriteHalf};
 pub use websocket::{Client, DetachedClient, Source};
+
+// The code in the documents compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/backend.md")]
+mod backend_md {}
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../../docs/rust-services.md")]
+mod rust_services_md {}

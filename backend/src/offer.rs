@@ -156,7 +156,8 @@ impl Acceptance {
         self
     }
 
-    /// Adds a field, `Set-Cookie` for one, for the client.
+    /// Adds a field, `Set-Cookie` for one, for the client. What the handshake itself says is reserved: subprotocols and
+    /// extensions have methods of their own.
     pub fn header<N, V>(mut self, name: N, value: V) -> Acceptance
     where
         N: TryInto<HeaderName> + fmt::Debug,

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use crate::clients::{Clients, Open, Way};
 use crate::listen::{Listener, Stream};
 use crate::memory::{Memory, Nginx};
+use crate::metrics;
 
 /// What requests are about.
 #[derive(Debug)]
@@ -78,6 +79,10 @@ async fn respond<B>(request: &Request<B>, demo: &Demo) -> Response<Full<Bytes>> 
             Method::GET | Method::HEAD => demo.state(None),
             _ => not_allowed("GET, HEAD"),
         },
+        "/demo/metrics" => match *method {
+            Method::GET | Method::HEAD => demo.metrics(),
+            _ => not_allowed("GET, HEAD"),
+        },
         "/demo/healthz" => match *method {
             Method::GET | Method::HEAD => json(StatusCode::OK, &"ok"),
             _ => not_allowed("GET, HEAD"),
@@ -104,7 +109,10 @@ async fn respond<B>(request: &Request<B>, demo: &Demo) -> Response<Full<Bytes>> 
             }
             _ => not_allowed("POST, DELETE"),
         },
-        _ => failure(StatusCode::NOT_FOUND, "/demo/state, /demo/clients or /demo/healthz"),
+        _ => failure(
+            StatusCode::NOT_FOUND,
+            "/demo/state, /demo/clients, /demo/metrics or /demo/healthz",
+        ),
     }
 }
 
@@ -112,6 +120,11 @@ impl Demo {
     fn state(&self, error: Option<String>) -> Response<Full<Bytes>> {
         let status = if error.is_some() { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
         json(status, &State { nginx: self.nginx.memory(), clients: self.clients.open(), error })
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let text = metrics::text(self.nginx.memory(), self.clients.open());
+        response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.into())
     }
 }
 
@@ -151,10 +164,14 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     // Numbers and strings: there is nothing in them that JSON lacks.
     let mut text = serde_json::to_vec(body).unwrap_or_default();
     text.push(b'\n');
-    let mut response = Response::new(Full::new(text.into()));
+    response(status, "application/json", text.into())
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

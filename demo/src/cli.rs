@@ -19,6 +19,7 @@ use clap::Parser;
     GET    /demo/state    nginx's memory, and the clients that are open, by way\n  \
     POST   /demo/clients?way=ws_handoff|proxy_pass&count=N    opens clients until N (at most 500) are open that way\n  \
     DELETE /demo/clients  closes all\n  \
+    GET    /demo/metrics  the same as /demo/state, for Prometheus\n  \
     GET    /demo/healthz  200\n\n\
 POST and DELETE need the header `X-Demo: 1`, which pages of other sites cannot send."
 )]

@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod listen;
 mod memory;
+mod metrics;
 #[cfg(test)]
 mod tests;
 

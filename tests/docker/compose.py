@@ -52,6 +52,8 @@ class Compose:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.address = f"127.0.0.1:{self.port}"
+        # Beside what `run` sets.
+        self.environment: dict[str, str] = {}
 
     def __enter__(self):
         return self
@@ -68,6 +70,7 @@ class Compose:
             "COMPOSE_PROJECT_NAME": self.project,
             # docker-compose 1.29 asks the engine itself: the same builder whatever else is installed.
             "COMPOSE_DOCKER_CLI_BUILD": "0",
+            **self.environment,
         }
         command = [*compose_command().words, "--file", str(ROOT / "compose.yaml"), *arguments]
         return output(command, timeout=timeout, env=environment, cwd=ROOT)

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Runs a command on this working copy in a Debian root that holds nothing yet, as a new machine would.
 #
-#   tests/roots/run.sh SUITE COMMAND        tests/roots/run.sh trixie 'make test && make test NGINX=debian'
+#   tests/roots/run.sh SUITE COMMAND [RESULTS]        tests/roots/run.sh trixie 'make test && make test NGINX=debian'
+#
+# RESULTS is a directory of the working copy in the root: what the command has put there is copied into the same directory here.
 #
 # As root, since debootstrap and chroot take that. Rust, which README asks for, is Debian's own from Debian 13 on; for
 # Debian 12, whose Rust is too old, it is this machine's. Everything is in build/roots/SUITE, and removed at the end.
@@ -10,6 +12,7 @@ cd "$(dirname "$0")/../.."
 
 suite=$1
 command=$2
+results=${3:-}
 root=$PWD/build/roots/$suite
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
@@ -41,6 +44,10 @@ main() {
 	    PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 	    chroot "$root" bash -euo pipefail -c "cd /root/ngx-ws-handoff && $command" </dev/null
 	INSIDE
+    if [[ -n $results ]]; then
+        mkdir -p "$results"
+        cp --recursive "$root/root/ngx-ws-handoff/$results/." "$results/"
+    fi
 }
 
 # What differs between this root and a person's new machine: where names are resolved, whom TLS trusts, that nothing is

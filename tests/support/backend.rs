@@ -136,6 +136,11 @@ impl Backend {
         self.ends = true;
     }
 
+    /// Whether it has exited since.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.exited().is_some()
+    }
+
     /// Waits until it serves exactly `count` clients.
     pub fn wait_active(&self, count: usize) {
         wait_until(&format!("the backend serves {count} clients"), || {

@@ -20,6 +20,7 @@ pub mod peer;
 pub mod proc;
 pub mod process;
 pub mod python;
+pub mod service;
 pub mod strace;
 pub mod stuck;
 pub mod swarm;
@@ -30,6 +31,7 @@ pub use fake::{FakeBackend, ManualBackend};
 pub use head::{Handshake, Head};
 pub use nginx::Nginx;
 pub use peer::Peer;
+pub use service::Service;
 
 use std::sync::LazyLock;
 use std::thread;

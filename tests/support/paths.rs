@@ -23,6 +23,13 @@ pub fn backend() -> PathBuf {
     staged("WS_HANDOFF_TEST_BACKEND", "build/bin/ws-handoff-backend")
 }
 
+/// A service of `examples/`, built.
+pub fn example(name: &str) -> PathBuf {
+    let path = root().join("build/examples").join(name);
+    assert!(path.is_file(), "{} is missing: run `make examples`", path.display());
+    path
+}
+
 /// The Python interpreter that has the `websockets` package.
 pub fn python() -> PathBuf {
     staged("WS_HANDOFF_TEST_PYTHON", "build/venv/bin/python")
@@ -33,12 +40,23 @@ pub fn promtool() -> PathBuf {
     staged("WS_HANDOFF_TEST_PROMTOOL", "build/promtool/promtool")
 }
 
+/// The Go example, which `make test-docs` compiles.
+pub fn go_backend() -> PathBuf {
+    staged("WS_HANDOFF_TEST_GO_BACKEND", "build/go/backend")
+}
+
+/// A file of `examples/`.
+pub fn example_file(name: &str) -> PathBuf {
+    root().join("examples").join(name)
+}
+
 /// A script of `tests/python`.
 pub fn python_script(name: &str) -> PathBuf {
     root().join("tests/python").join(name)
 }
 
-fn root() -> &'static Path {
+/// The working copy.
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

@@ -75,9 +75,9 @@ impl Context<'_> {
         self.close.get_or_insert((code, reason));
     }
 
-    /// Bytes that wait for the client, which does not take them, or is sent them when this call is over. More than
-    /// [`EngineOptions::max_queue`](super::EngineOptions::max_queue) do not wait: whoever produces for this client alone can
-    /// go on when it has become less, [`on_sweep`](super::Handler::on_sweep) for example.
+    /// About how many bytes wait for the client, which does not take them, or is sent them when this call is over. Over
+    /// [`EngineOptions::max_queue`](super::EngineOptions::max_queue) the client is closed: whoever produces for this one
+    /// alone can go on when it has become less, in [`on_sweep`](super::Handler::on_sweep) for example.
     pub fn queued(&self) -> usize {
         self.queued + self.desk.out.len()
     }

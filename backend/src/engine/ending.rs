@@ -49,8 +49,6 @@ impl<H: Handler> Thread<H> {
     /// The client sends nothing more. It may be waiting for all that it has asked for: a pipelined request, a close and the
     /// end of its direction is a whole conversation.
     pub(crate) fn read_end(&mut self, key: Key) {
-        self.catch_up(key);
-        self.flush(key);
         self.end_conversation(key, Ended::Lost);
         let Some(connection) = self.slab.get_mut(key) else { return };
         match connection.busy.as_deref_mut().filter(|busy| busy.queued > 0) {
@@ -63,7 +61,8 @@ impl<H: Handler> Thread<H> {
     /// The connection is broken, nothing is left to be sent or read, or its time is up: hangs up.
     pub(crate) fn lose(&mut self, key: Key) {
         self.end_conversation(key, Ended::Lost);
-        let Some(connection) = self.slab.remove(key) else { return };
+        let Some(mut connection) = self.slab.remove(key) else { return };
+        self.desk.roster.leave_all(&mut connection.memberships);
         self.poller.remove(&connection.socket);
         // nginx may not have let go of the open file description yet: close(2) alone would leave the client connected.
         let _ = shutdown(&connection.socket, Shutdown::Both);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use handoff_websocket::Message;
 
-use super::batch::Batch;
+use super::batch::{Batch, Numbered};
 use super::mailbox::{Command, Mailbox, SendError};
 use super::prepared::Prepared;
 use super::slab::Key;
@@ -122,6 +122,8 @@ pub(crate) struct Roster {
     due: Vec<u64>,
     /// What these take together.
     waiting: usize,
+    /// Messages to groups so far.
+    count: u64,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,7 @@ impl Roster {
             free: u32::MAX,
             due: Vec::new(),
             waiting: 0,
+            count: 0,
         }
     }
 
@@ -170,7 +173,8 @@ impl Roster {
             members / SENDS_TOGETHER
         };
         let batch = local.batch.get_or_insert_default();
-        batch.push(message.clone());
+        batch.push(self.count, message.clone());
+        self.count += 1;
         if let Some(key) = sender {
             batch.has_all(key);
         }
@@ -188,30 +192,38 @@ impl Roster {
         self.waiting > WAITING
     }
 
-    /// What waits for one of the groups.
-    pub(crate) fn take_due(&mut self) -> Option<(u64, Box<Batch>)> {
-        while let Some(group) = self.due.pop() {
-            if self.due.is_empty() {
-                self.waiting = 0;
-            }
-            // Its last member may have left, and another have come.
-            let local = self.groups.get_mut(&group);
-            if let Some(batch) = local.and_then(|local| local.batch.take()) {
-                return Some((group, batch));
-            }
-        }
-        None
+    /// The groups that messages wait for, which are to be given by [`take_batch`](Self::take_batch) before others are
+    /// added.
+    pub(crate) fn take_due(&mut self) -> Vec<u64> {
+        self.waiting = 0;
+        std::mem::take(&mut self.due)
     }
 
-    /// What waits for this connection, and does no longer.
-    pub(crate) fn catch_up(&mut self, first: Memberships, key: Key, missed: &mut Vec<Prepared>) {
+    /// `None`: its last member has left, or it was there twice.
+    pub(crate) fn take_batch(&mut self, group: u64) -> Option<Box<Batch>> {
+        self.groups.get_mut(&group)?.batch.take()
+    }
+
+    /// Whether a connection is in several groups: what waits for it is in several places.
+    pub(crate) fn is_in_several(&self, first: Memberships) -> bool {
+        self.memberships.get(first.0 as usize).is_some_and(|first| first.next != u32::MAX)
+    }
+
+    /// What waits for this connection, in order, and does no longer.
+    pub(crate) fn catch_up(&mut self, first: Memberships, key: Key, missed: &mut Vec<Numbered>) {
         let mut place = first.0;
         while let Some(membership) = self.memberships.get(place as usize) {
             place = membership.next;
             let local = self.groups.get_mut(&membership.group);
             let Some(batch) = local.and_then(|local| local.batch.as_mut()) else { continue };
-            missed.extend_from_slice(batch.for_member(key));
-            batch.has_all(key);
+            let news = batch.for_member(key);
+            if !news.is_empty() {
+                missed.extend_from_slice(news);
+                batch.has_all(key);
+            }
+        }
+        if !missed.is_sorted_by_key(|numbered| numbered.number) {
+            missed.sort_unstable_by_key(|numbered| numbered.number);
         }
     }
 

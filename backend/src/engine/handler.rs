@@ -76,7 +76,7 @@ pub struct Request {
 /// How a conversation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// The client sent a close, and has been answered.
+    /// The client sent a close, which is answered.
     ByClient,
     /// This side closed, with this code and for this reason.
     ByServer(u16, Cause),

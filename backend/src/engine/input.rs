@@ -42,6 +42,13 @@ impl<H: Handler> Thread<H> {
     /// Reads once, and uses what came. There may be more afterwards: the connection's next turn comes after everybody
     /// else's.
     pub(crate) fn readable(&mut self, key: Key) {
+        self.catch_up(key);
+        self.read(key);
+        // A turn that was none has not.
+        self.flush(key);
+    }
+
+    fn read(&mut self, key: Key) {
         let enough = ENOUGH.min(self.options.max_queue);
         let Some(connection) = self.slab.get_mut(key) else { return };
         if connection.phase == Phase::Open && connection.queued() > enough {
@@ -56,7 +63,10 @@ impl<H: Handler> Thread<H> {
         }
         let received = recv(&connection.socket, &mut self.buffer[..], RecvFlags::DONTWAIT);
         let len = match received {
-            Ok((_, 0)) => return self.read_end(key),
+            Ok((_, 0)) => {
+                self.flush(key);
+                return self.read_end(key);
+            }
             Ok((_, len)) => len,
             Err(Errno::AGAIN) => return,
             Err(Errno::INTR) => return self.take_turn(key),
@@ -86,7 +96,6 @@ impl<H: Handler> Thread<H> {
 
     /// Uses bytes that have come.
     pub(crate) fn feed(&mut self, key: Key, input: &mut [u8]) {
-        self.catch_up(key);
         let Turn { outcome, used, answered } = self.decode(key, input);
         let (code, reason, cause) = match outcome {
             Outcome::Open => {

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use handoff_websocket::Message;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::Request;
 use super::prepared::Prepared;
@@ -23,6 +23,10 @@ pub(crate) struct Mailbox {
     arrived: Notify,
     /// Bytes of messages that wait in it.
     bytes: AtomicUsize,
+    /// Who asks whether the thread still comes round; `None` once it has ended. Not a command: it would wait behind all that
+    /// a busy thread has yet to send.
+    asking: Mutex<Option<Vec<oneshot::Sender<()>>>>,
+    is_asked: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -101,8 +105,13 @@ const MAX_BYTES: usize = 256 << 20;
 
 impl Default for Mailbox {
     fn default() -> Mailbox {
-        let commands = Mutex::new(Some(Vec::new()));
-        Mailbox { commands, arrived: Notify::new(), bytes: AtomicUsize::new(0) }
+        Mailbox {
+            commands: Mutex::new(Some(Vec::new())),
+            arrived: Notify::new(),
+            bytes: AtomicUsize::new(0),
+            asking: Mutex::new(Some(Vec::new())),
+            is_asked: AtomicBool::new(false),
+        }
     }
 }
 
@@ -145,10 +154,33 @@ impl Mailbox {
         self.bytes.fetch_sub(size, Ordering::Relaxed);
     }
 
+    /// Asks the thread for a sign of life: it comes with the thread's next round, or an error if the thread ends before.
+    /// `None` if it has ended.
+    pub(crate) fn ask(&self) -> Option<oneshot::Receiver<()>> {
+        let (sign, answer) = oneshot::channel();
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.push(sign);
+        self.is_asked.store(true, Ordering::Release);
+        self.arrived.notify_one();
+        Some(answer)
+    }
+
+    /// Gives the sign to those who have asked.
+    pub(crate) fn answer(&self) {
+        if self.is_asked.load(Ordering::Relaxed) && self.is_asked.swap(false, Ordering::Acquire) {
+            let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+            for sign in asking.as_mut().map(std::mem::take).unwrap_or_default() {
+                // Who has stopped waiting does not mind.
+                let _ = sign.send(());
+            }
+        }
+    }
+
     /// Takes nothing any more.
     pub(crate) fn close(&self) {
         let waiting = self.commands.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(waiting);
+        let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(asking);
     }
 }
 

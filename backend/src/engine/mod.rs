@@ -171,6 +171,19 @@ impl<H: Handler> Engine<H> {
         self.0.arrivals.iter().any(|arrivals| arrivals.is_open())
     }
 
+    /// Waits until each thread has gone through what was due, once: a sign of life, for a watchdog. A handler that blocks its
+    /// thread keeps this from ending; a thread that has ended does not. False if there is none left.
+    ///
+    /// A thread answers however much waits to be sent by it.
+    pub async fn responds(&self) -> bool {
+        let asked: Vec<_> = self.0.mailboxes.iter().map(|mailbox| mailbox.ask()).collect();
+        let mut any = false;
+        for answer in asked.into_iter().flatten() {
+            any |= answer.await.is_ok();
+        }
+        any
+    }
+
     /// The application.
     pub fn handler(&self) -> &H {
         &self.0.handler

@@ -7,6 +7,7 @@ use handoff_websocket::encode_close;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
 
+use super::batch::Numbered;
 use super::connection::{Connection, OVERHEAD, Phase, Tenths};
 use super::context::Desk;
 use super::handler::{Cause, Ended, Handler};
@@ -61,11 +62,30 @@ impl<H: Handler> Thread<H> {
 
     /// Sends what waits for groups.
     pub(crate) fn deliver(&mut self) {
-        while let Some((group, batch)) = self.desk.roster.take_due() {
-            // Whom sending fails for is out of the group afterwards: not while the members are gone through.
-            let mut failed = std::mem::take(&mut self.failed);
-            let members = &mut self.publishing;
+        if !self.desk.roster.is_due() {
+            return;
+        }
+        // Whom sending fails for leaves its groups: not while their members are gone through.
+        let mut failed = std::mem::take(&mut self.failed);
+        let mut members = std::mem::take(&mut self.publishing);
+        for group in self.desk.roster.take_due() {
             members.extend(self.desk.roster.members(group));
+            // Those in other groups, too, get what waits for all of these at once, in order.
+            members.retain(|key| {
+                let Some(connection) = self.slab.get_mut(*key) else { return false };
+                if !self.desk.roster.is_in_several(connection.memberships) {
+                    return true;
+                }
+                self.desk.roster.catch_up(connection.memberships, *key, &mut self.missed);
+                let (desk, options) = (&mut self.desk, &self.options);
+                match send_messages(connection, &self.missed, desk, options, self.now) {
+                    Sent::Accepted => (),
+                    other => failed.push((*key, other)),
+                }
+                self.missed.clear();
+                false
+            });
+            let Some(batch) = self.desk.roster.take_batch(group) else { continue };
             for key in members.drain(..) {
                 let Some(connection) = self.slab.get_mut(key) else { continue };
                 let messages = batch.for_member(key);
@@ -75,14 +95,17 @@ impl<H: Handler> Thread<H> {
                     other => failed.push((key, other)),
                 }
             }
-            for (key, sent) in failed.drain(..) {
-                self.after_sending(key, sent);
-            }
-            self.failed = failed;
         }
+        members.clear();
+        self.publishing = members;
+        for (key, sent) in failed.drain(..) {
+            self.after_sending(key, sent);
+        }
+        self.failed = failed;
     }
 
     /// Gives a connection what waits for its groups, before anything else is done for it: all that it sees is in order.
+    /// Some of it may be with what the turn writes.
     pub(crate) fn catch_up(&mut self, key: Key) {
         if !self.desk.roster.is_due() {
             return;
@@ -90,11 +113,14 @@ impl<H: Handler> Thread<H> {
         let Some(connection) = self.slab.get_mut(key) else { return };
         let mut missed = std::mem::take(&mut self.missed);
         self.desk.roster.catch_up(connection.memberships, key, &mut missed);
+        let size: usize = missed.iter().map(|numbered| numbered.message.payload_len()).sum();
         let mut sent = Sent::Accepted;
-        if connection.queued() == 0 && connection.phase == Phase::Open {
+        // Little of it may leave together with the answer: a send less. Much of it is not copied, and has its limit.
+        let is_little = size < LITTLE.min(self.options.max_queue / 2);
+        if is_little && connection.queued() == 0 && connection.phase == Phase::Open {
             let agreement = connection.agreement;
             let Desk { out, deflater, traffic, .. } = &mut self.desk;
-            for message in &missed {
+            for Numbered { message, .. } in &missed {
                 out.extend_from_slice(message.bytes(agreement, deflater));
                 traffic.messages_sent += 1;
                 traffic.bytes_sent += message.payload_len() as u64;
@@ -188,6 +214,9 @@ pub(crate) fn shut<S>(connection: &mut Connection<S>) {
     connection.phase = Phase::Lingering { shut: true };
 }
 
+/// Bytes for a connection's groups that may leave together with what its turn writes.
+const LITTLE: usize = 16 << 10;
+
 /// Frames of a queue that leave in one send.
 const PARTS: usize = 64;
 
@@ -229,7 +258,7 @@ fn send_message<S>(
     let frame = message.bytes(connection.agreement, &mut desk.deflater);
     let queued = connection.queued();
     // One message may exceed the cap.
-    if queued > 0 && queued + frame.len() > options.max_queue {
+    if queued > 0 && queued + frame.len() + OVERHEAD > options.max_queue {
         return Sent::Full;
     }
     let sent = send_bytes(connection, frame.clone(), now);
@@ -243,7 +272,7 @@ fn send_message<S>(
 /// Messages to a group: in one send where there is room. What a client must not keep waiting may be dropped.
 fn send_messages<S>(
     connection: &mut Connection<S>,
-    messages: &[Prepared],
+    messages: &[Numbered],
     desk: &mut Desk,
     options: &EngineOptions,
     now: Tenths,
@@ -252,14 +281,15 @@ fn send_messages<S>(
     while rest.len() > 1 && connection.queued() == 0 && connection.phase == Phase::Open {
         let agreement = connection.agreement;
         let Desk { deflater, traffic, .. } = &mut *desk;
-        let frames = rest.iter().map(|message| &**message.bytes(agreement, deflater));
+        let frames = rest.iter().map(|next| &**next.message.bytes(agreement, deflater));
         let mut sent = match send_parts(&connection.socket, frames) {
             Ok(0) => break,
             Ok(len) => len,
             Err(_) => return Sent::Broken,
         };
         // Those that are out, and the one that is out in part.
-        while let Some((message, others)) = rest.split_first().filter(|_| sent > 0) {
+        while let Some((next, others)) = rest.split_first().filter(|_| sent > 0) {
+            let message = &next.message;
             let frame = message.bytes(agreement, deflater);
             traffic.messages_sent += 1;
             traffic.bytes_sent += message.payload_len() as u64;
@@ -271,7 +301,7 @@ fn send_messages<S>(
             sent -= frame.len();
         }
     }
-    for message in rest {
+    for Numbered { message, .. } in rest {
         match send_message(connection, message, desk, options, now) {
             Sent::Accepted => (),
             Sent::Full if options.slow_receiver == SlowReceiver::Drop => {

@@ -69,6 +69,10 @@ impl<H: Handler> Thread<H> {
         let now = self.now;
         self.catch_up(key);
         let Some(connection) = self.slab.get_mut(key) else { return };
+        // It may have been closed for what waits for it.
+        if connection.phase != Phase::Open {
+            return self.flush(key);
+        }
         if older(now, connection.seen, self.options.idle_timeout) {
             self.flush(key);
             return self.close(key, 1001, "idle", Cause::Idle);

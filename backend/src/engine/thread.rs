@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use handoff_websocket::Inflater;
 use tokio::time::sleep;
 
+use super::batch::Numbered;
 use super::connection::{Connection, Phase, Rate, Tenths};
 use super::context::{Context, Desk};
 use super::groups::{Memberships, Roster};
@@ -18,7 +19,6 @@ use super::mailbox::{Arrival, Arrivals, Command, Mailbox};
 use super::options::EngineOptions;
 use super::output::Sent;
 use super::poller::{Poller, Ready};
-use super::prepared::Prepared;
 use super::slab::{Key, Slab};
 use super::sweep::Sweeper;
 
@@ -51,7 +51,7 @@ pub(crate) struct Thread<H: Handler> {
     pub(crate) now: Tenths,
     /// Room that `deliver` and `catch_up` use, kept from one time to the next.
     pub(crate) publishing: Vec<Key>,
-    pub(crate) missed: Vec<Prepared>,
+    pub(crate) missed: Vec<Numbered>,
     pub(crate) failed: Vec<(Key, Sent)>,
 }
 
@@ -162,7 +162,10 @@ impl<H: Handler> Thread<H> {
                 mailbox.done(command.size());
                 match self.obey(command) {
                     Some(more) => work += 1 + more,
-                    None => return Ok(()),
+                    None => {
+                        self.deliver();
+                        return Ok(());
+                    }
                 }
                 if work > ROUND {
                     break;
@@ -176,6 +179,7 @@ impl<H: Handler> Thread<H> {
                 self.deliver();
             }
             self.report();
+            mailbox.answer();
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`run`] binds, serves, and drains. `offers` turns an offer into a client or a refusal. A client is served by the
 //! [`engine`](crate::engine) with the handlers in `parked`; or, with `--engine tasks`, by a task of its own on fastwebsockets:
 //! `session` is its conversation (frames read by `messages`, written by `writer`), in which one of the `apps` takes part.
+//! `manager` tells systemd, or whoever started the program, how it is.
 
 mod admin;
 mod apps;
@@ -13,6 +14,7 @@ mod drain;
 mod greeter;
 mod limits;
 mod logging;
+mod manager;
 mod messages;
 mod metrics;
 mod offers;
@@ -223,6 +225,8 @@ async fn serve(arguments: Arguments, descriptors: Descriptors) -> Result<(), Run
     }
     drop(alive);
     tracing::info!(app = ?arguments.app, "ready");
+    manager::ready(&shared);
+    tokio::spawn(manager::keep_informed(Arc::clone(&shared)));
 
     signals.next().await;
     let clients = shared.limits.clients();
@@ -232,6 +236,7 @@ async fn serve(arguments: Arguments, descriptors: Descriptors) -> Result<(), Run
     if let Some(engine) = &shared.engine {
         engine.drain(span);
     }
+    manager::stopping(&shared);
     let drained = async {
         all_gone.recv().await;
         // Whoever was accepted last is with the engine by now.

@@ -5,6 +5,8 @@
 mod fake; // the other side: nginx on a Unix socket, a client on TCP, frames, the program as a process
 
 mod answer; // every offer gets one, and what is too much gets a 503
+#[cfg(feature = "axum")]
+mod axum; // offers for an axum router; the feature comes with the examples, which every build of all tests includes
 mod handoff; // the 101, the descriptor, the commit, and every way in which they can go wrong
 mod head; // what is no offer gets an answer, and holds up nobody
 mod refusal; // refusals arrive whole
@@ -16,6 +18,7 @@ mod conformance; // what the program does about clients who break RFC 6455
 mod descriptors; // none is leaked
 mod lifecycle; // starting, draining, socket activation
 mod limits; // connections, messages, time
+mod manager; // what systemd is told
 mod restart; // draining, and the successor that starts meanwhile
 mod strict; // RFC 6455 by the byte
 

@@ -159,3 +159,26 @@ fn a_panic_ends_one_thread() {
         assert_eq!(client.receive_text(), "served by the other");
     }
 }
+
+#[test]
+fn an_engine_responds_unless_a_handler_blocks_one_of_its_threads() {
+    let bed = Bed::new(2);
+    let responds = |within: Duration| {
+        bed.runtime.block_on(async { tokio::time::timeout(within, bed.engine.responds()).await })
+    };
+    assert_eq!(responds(PATIENCE), Ok(true));
+    let mut client = bed.client(0);
+    let lobby = bed.engine.handler().lobby.lock().expect("not poisoned");
+    // To be opened takes the lock.
+    let mut waiting = Client::handed_over(&bed.path, "/", b"");
+    wait_until("it has come", || bed.engine.connections() == 2);
+    assert!(responds(Duration::from_millis(300)).is_err(), "one of two threads is blocked");
+    client.text("the other is not");
+    assert_eq!(client.receive_text(), "the other is not");
+    drop(lobby);
+    assert_eq!(responds(PATIENCE), Ok(true));
+    waiting.text("nor is it now");
+    assert_eq!(waiting.receive_text(), "nor is it now");
+    bed.engine.stop();
+    assert_eq!(responds(PATIENCE), Ok(false), "nobody is left");
+}

@@ -2,6 +2,7 @@
 
 mod handler; // what a handler is told, from a connection's begin to its end
 mod sending; // to one connection from anywhere, and to groups
+mod together; // what leaves together at the end of a round
 
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
@@ -33,10 +34,13 @@ enum Event {
 
 /// An application that is told by texts what to do.
 struct App {
+    /// Two groups.
     lobby: Mutex<Option<Group>>,
+    annex: Mutex<Option<Group>>,
     told: Told<(u64, Event)>,
     senders: Told<Sender>,
     received: AtomicU64,
+    dropped: AtomicU64,
     /// Holds up the thread that is told to wait, until a word comes.
     held_up: Mutex<Receiver<()>>,
     go_on: Told<()>,
@@ -47,12 +51,26 @@ impl App {
     fn go_on(&self) {
         self.go_on.send(()).expect("a receiver");
     }
+
+    fn group(of: &Mutex<Option<Group>>) -> Group {
+        of.lock().expect("not poisoned").clone().expect("a group")
+    }
 }
 
 struct Connection {
     number: u64,
     group: Group,
+    annex: Group,
+    /// What is done when it is swept.
+    sweep: Sweep,
     told: Told<(u64, Event)>,
+}
+
+enum Sweep {
+    Tell,
+    /// Publishes this many bytes.
+    Publish(usize),
+    Join,
 }
 
 impl Drop for Connection {
@@ -74,7 +92,10 @@ impl Handler for App {
     fn on_open(&self, request: Request, number: u64, context: &mut Context<'_>) -> Connection {
         let mut lobby = self.lobby.lock().expect("not poisoned");
         let group = lobby.get_or_insert_with(|| context.new_group()).clone();
-        let connection = Connection { number, group, told: self.told.clone() };
+        let mut annex = self.annex.lock().expect("not poisoned");
+        let annex = annex.get_or_insert_with(|| context.new_group()).clone();
+        let (sweep, told) = (Sweep::Tell, self.told.clone());
+        let connection = Connection { number, group, annex, sweep, told };
         connection.tell(Event::Opened(request.uri.to_string()));
         if request.uri.path() == "/refused" {
             context.send_text("not today");
@@ -91,11 +112,22 @@ impl Handler for App {
     ) {
         let Message::Text(text) = message else { return context.send(message) };
         connection.tell(Event::Said(text.to_owned()));
-        let group = connection.group.clone();
-        match text.split_once(' ').unwrap_or((text, "")) {
+        let (word, what) = text.split_once(' ').unwrap_or((text, ""));
+        let in_annex = what.strip_prefix("annex");
+        let group = if in_annex.is_some() { &connection.annex } else { &connection.group }.clone();
+        match (word, in_annex.unwrap_or(what)) {
             ("join", _) => context.join(&group),
             ("leave", _) => context.leave(&group),
             ("publish", what) => context.publish(&group, Message::Text(what)),
+            ("both", _) => {
+                context.publish(&connection.group, Message::Text("1"));
+                context.publish(&connection.annex, Message::Text("2"));
+                context.publish(&connection.group, Message::Text("3"));
+            }
+            ("sweep", "join") => connection.sweep = Sweep::Join,
+            ("sweep", bytes) => {
+                connection.sweep = Sweep::Publish(bytes.parse().expect("a number"));
+            }
             ("order", _) => {
                 context.send_text("1");
                 context.publish(&group, Message::Text("2"));
@@ -134,11 +166,18 @@ impl Handler for App {
 
     fn on_sweep(&self, connection: &mut Connection, context: &mut Context<'_>) {
         connection.tell(Event::Swept);
-        context.send_text("swept");
+        match connection.sweep {
+            Sweep::Tell => context.send_text("swept"),
+            Sweep::Publish(len) => {
+                context.publish(&connection.group, Message::Binary(&vec![1; len]));
+            }
+            Sweep::Join => context.join(&connection.group),
+        }
     }
 
     fn on_traffic(&self, traffic: &Traffic) {
         self.received.fetch_add(traffic.messages_received, Ordering::Relaxed);
+        self.dropped.fetch_add(traffic.messages_dropped, Ordering::Relaxed);
     }
 }
 
@@ -159,10 +198,11 @@ impl Bed {
 
     fn with(options: EngineOptions) -> Bed {
         let ((told, events), (sender, senders)) = (channel(), channel());
-        let (lobby, received) = (Mutex::default(), AtomicU64::default());
+        let (lobby, annex) = (Mutex::default(), Mutex::default());
+        let (received, dropped) = (AtomicU64::default(), AtomicU64::default());
         let (go_on, held_up) = channel();
         let held_up = Mutex::new(held_up);
-        let app = App { lobby, told, senders: sender, received, held_up, go_on };
+        let app = App { lobby, annex, told, senders: sender, received, dropped, held_up, go_on };
         let engine = Engine::start(app, options).expect("an engine");
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("socket");

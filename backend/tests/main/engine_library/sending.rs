@@ -84,116 +84,6 @@ fn a_member_hears_its_own_publications_in_the_order_of_what_is_sent_to_it() {
     }
 }
 
-/// While the thread is held up, much comes: all of it is served in the rounds that follow, and what goes to the group leaves
-/// together. Nobody can tell from the order.
-#[test]
-fn what_leaves_together_keeps_its_order() {
-    const EACH: usize = 200;
-    let bed = Bed::new(1);
-    let mut members: Vec<Client> = (0..5).map(|n| bed.client(n)).collect();
-    let mut outsider = bed.client(5);
-    for member in &mut members {
-        member.raw(&[frame(FIN | TEXT, b"join"), frame(FIN | TEXT, b"joined")].concat());
-        assert_eq!(member.receive_text(), "joined");
-    }
-    let sender = bed.sender_of(&mut members[4]);
-    let group = bed.engine.handler().lobby.lock().expect("not poisoned").clone().expect("a group");
-
-    outsider.text("hold up");
-    while bed.event() != (5, said("hold up")) {}
-    for number in 0..EACH {
-        // From outside in turns: to the group, and to one of its members alone.
-        group.publish(Message::Text(&format!("task {}", 2 * number))).expect("room");
-        sender.send_text(&format!("task {}", 2 * number + 1)).expect("sent");
-    }
-    for (who, member) in members.iter_mut().enumerate() {
-        let messages = (0..EACH).flat_map(|number| {
-            let published = format!("publish {who} {number}");
-            let echoed = format!("echo {number}");
-            [frame(FIN | TEXT, published.as_bytes()), frame(FIN | TEXT, echoed.as_bytes())]
-        });
-        member.raw(&messages.collect::<Vec<_>>().concat());
-    }
-    bed.engine.handler().go_on();
-
-    // What all get, in the same order; and each, in between, what is for it alone.
-    let mut common: Option<Vec<String>> = None;
-    for (who, member) in members.iter_mut().enumerate() {
-        let mut published = Vec::new();
-        let (mut own, mut echoed, mut task) = (0, 0, 0);
-        let alone = if who == 4 { EACH } else { 0 };
-        for _ in 0..EACH * (5 + 1 + 1) + alone {
-            let text = member.receive_text();
-            let (kind, rest) = text.split_once(' ').expect("two words");
-            match kind {
-                "echo" => {
-                    assert_eq!(rest, echoed.to_string());
-                    assert_eq!(
-                        own,
-                        echoed + 1,
-                        "its own publication came first, and the next did not"
-                    );
-                    echoed += 1;
-                    continue;
-                }
-                "task" => {
-                    assert_eq!(rest, task.to_string(), "client {who}");
-                    task += if who == 4 { 1 } else { 2 };
-                    if rest.parse::<usize>().expect("a number") % 2 == 1 {
-                        continue;
-                    }
-                }
-                publisher => own += usize::from(publisher == who.to_string()),
-            }
-            published.push(text);
-        }
-        assert_eq!(published.len(), EACH * 6);
-        for publisher in 0..5 {
-            let prefix = format!("{publisher} ");
-            let of_one = published.iter().filter_map(|text| text.strip_prefix(&prefix));
-            assert!(of_one.eq((0..EACH).map(|number| number.to_string())), "client {who}");
-        }
-        let common = common.get_or_insert_with(|| published.clone());
-        assert!(*common == published, "client {who} sees another order than client 0");
-    }
-}
-
-/// Whoever leaves has got what was sent before, and whoever joins does not.
-#[test]
-fn who_joins_and_who_leaves_in_between_gets_what_is_due() {
-    let bed = Bed::new(1);
-    let mut members: Vec<Client> = (0..3).map(|n| bed.client(n)).collect();
-    let mut outsider = bed.client(3);
-    for member in &mut members[..2] {
-        member.raw(&[frame(FIN | TEXT, b"join"), frame(FIN | TEXT, b"joined")].concat());
-        assert_eq!(member.receive_text(), "joined");
-    }
-    outsider.text("hold up");
-    while bed.event() != (3, said("hold up")) {}
-    // In this order, since all are ready when the thread goes on, which takes them as they came.
-    let words = |texts: &[&str]| -> Vec<u8> {
-        texts.iter().flat_map(|text| frame(FIN | TEXT, text.as_bytes())).collect()
-    };
-    members[0].raw(&words(&["publish one"]));
-    members[1].raw(&words(&["leave", "left"]));
-    members[2].raw(&words(&["join", "joined"]));
-    outsider.text("publish two");
-    bed.engine.handler().go_on();
-    for text in ["one", "two"] {
-        assert_eq!(members[0].receive_text(), text);
-    }
-    for text in ["one", "left"] {
-        assert_eq!(members[1].receive_text(), text);
-    }
-    for text in ["joined", "two"] {
-        assert_eq!(members[2].receive_text(), text);
-    }
-    for member in &mut members {
-        member.text("the end");
-        assert_eq!(member.receive_text(), "the end");
-    }
-}
-
 #[test]
 fn a_group_has_who_joined_and_has_not_left() {
     let bed = Bed::new(2);
@@ -268,7 +158,7 @@ fn a_handler_sees_what_waits_for_its_client() {
         sender.send(Message::Binary(&[9; 10_000])).expect("room");
         sent += 1;
         // The thread has it once it serves the next.
-        let mut other = Client::handed_over(&bed.path, "/", b"");
+        let other = Client::handed_over(&bed.path, "/", b"");
         assert!(matches!(bed.event(), (_, Event::Opened(_))));
         other.close();
         while !matches!(bed.event(), (_, Event::Dropped)) {}

@@ -5,6 +5,7 @@ pub mod client;
 pub mod nginx;
 pub mod program;
 pub mod random;
+pub mod stopped;
 
 use std::io::Read;
 use std::time::Duration;

@@ -82,6 +82,10 @@ impl Program {
         });
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).expect("pid");
         kill(Pid::from_raw(pid), signal).expect("kill");

@@ -1,0 +1,3 @@
+module example.org/ws-handoff-backend
+
+go 1.19
