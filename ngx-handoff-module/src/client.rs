@@ -38,7 +38,8 @@ pub unsafe extern "C" fn readable(r: *mut ngx_http_request_t) {
 /// from an alert that says goodbye; what nginx has decrypted counts.
 fn owes_frames(r: Request, context: Context) -> bool {
     let client = r.connection();
-    let unread = !r.early_data().is_empty() || (context.movable && client.has_unread_bytes());
+    let unread =
+        !r.early_data().is_empty() || (context.way.get().is_some() && client.has_unread_bytes());
     unread && !client.was_reset()
 }
 

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
-use handoff_protocol::ChunkedDecoder;
+use handoff_protocol::{ChunkedDecoder, Way};
 use nginx_sys::{ngx_chain_t, ngx_http_request_t};
 
 use crate::ledger::Ledger;
@@ -63,14 +63,14 @@ pub struct State {
     pub client: Connection,
     /// `Sec-WebSocket-Accept` for the client's key.
     pub accept: [u8; 28],
-    /// Whether the client's connection is one whose socket can be passed (no TLS).
-    pub movable: bool,
+    /// How the client's connection can be handed over, if it can.
+    pub way: Cell<Option<Way>>,
     /// What nginx itself sets in a head, whichever peer it is for.
     pub set_fields: Cell<SetFields>,
-    /// The head for a peer that can take the socket if the client's connection is movable; a chain of one buffer.
+    /// The head for a peer that can take the socket if the client's connection can be handed over; a chain of one buffer.
     pub head: Cell<*mut ngx_chain_t>,
-    /// Whether the head that the present peer was sent offers the socket.
-    pub offered: Cell<bool>,
+    /// How the head that the present peer was sent offers the socket, if it does.
+    pub offered: Cell<Option<Way>>,
     /// Whether the present peer takes another request once it has the socket.
     pub keepalive: Cell<bool>,
     /// See [`Phase`].
@@ -107,10 +107,10 @@ impl Context {
         let state = State {
             client,
             accept,
-            movable: !client.is_tls(),
+            way: Cell::new((!client.is_tls()).then_some(Way::Fd)),
             set_fields: Cell::new(SetFields { host: None, others: &[] }),
             head: Cell::new(ptr::null_mut()),
-            offered: Cell::new(false),
+            offered: Cell::new(None),
             keepalive: Cell::new(false),
             phase: Cell::new(Phase::Asking),
             fault: Cell::new(Fault::Unknown),

@@ -3,7 +3,7 @@
 use core::ptr;
 
 use handoff_metrics::{Cause, Rejection};
-use handoff_protocol::{HandshakeError, RequestLine, validate};
+use handoff_protocol::{HandshakeError, RequestLine, Way, validate};
 use nginx_sys::{
     NGX_HTTP_FORBIDDEN, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED,
     NGX_HTTP_SPECIAL_RESPONSE, NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t,
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
     // There is no body to read, which is where other upstream modules take this reference.
     r.hold();
     // A bare backend waits for the socket, perhaps with all else that it does, from the connection on.
-    if (context.movable && !bare) || r.connection().has_room() {
+    if (context.way.get() == Some(Way::Fd) && !bare) || r.connection().has_room() {
         start_upstream(r);
     } else {
         client::wait_for_room(r);
