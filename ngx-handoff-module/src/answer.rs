@@ -8,7 +8,7 @@ use ngx::ngx_string;
 use crate::conf::FALLBACK_OFF;
 use crate::context::Context;
 use crate::nginx::{self, FieldError, OutOfMemory, Request, Upstream};
-use crate::takeover;
+use crate::{takeover, tls};
 
 /// The most fields that an answer may have.
 const MAX_FIELDS: usize = 100;
@@ -149,6 +149,9 @@ fn tunnel(
         return Err(Unusable::Internal(Cause::Client));
     }
     r.lift_rate_limit();
+    if context.way.get() == Some(Way::FdTls) {
+        tls::keep(r.connection());
+    }
     u.tunnel(r, TUNNEL_IDLE)?;
     context.ledger.tunnelled();
     Ok(())

@@ -27,6 +27,7 @@ pub fn prepare(r: Request) -> Result<(), ngx_int_t> {
     };
     context.set_fields.set(set_header::evaluate(r, conf).map_err(|OutOfMemory| internal)?);
     context.head.set(encode(r, u, context, context.way.get())?.as_ptr());
+    context.head_way.set(context.way.get());
     Ok(())
 }
 
@@ -61,7 +62,7 @@ pub unsafe extern "C" fn output_filter(data: *mut c_void, input: *mut ngx_chain_
         context.ledger.asking(r);
         let offer = context.way.get().filter(|_| u.peer_is_unix());
         context.offered.set(offer);
-        if offer != context.way.get() {
+        if offer != context.head_way.get() {
             let Ok(other) = encode(r, u, context, offer) else {
                 context.ledger.fail_attempt(Cause::Local);
                 return nginx::ERROR;

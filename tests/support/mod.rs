@@ -23,6 +23,7 @@ pub mod python;
 pub mod strace;
 pub mod stuck;
 pub mod swarm;
+pub mod tls;
 
 pub use backend::Backend;
 pub use client::Client;
