@@ -20,6 +20,7 @@ pub mod peer;
 pub mod proc;
 pub mod process;
 pub mod python;
+pub mod s_client;
 pub mod strace;
 pub mod stuck;
 pub mod swarm;

@@ -6,7 +6,6 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
-use handoff_protocol::tls::State;
 use handoff_tls::{Alert, Closed, Session};
 
 use super::fake::FakeBackend;
@@ -17,7 +16,6 @@ use super::peer::Peer;
 pub struct Taken {
     pub stream: TlsStream,
     pub early_data: Vec<u8>,
-    pub state: State,
 }
 
 /// Answers that the client may be handed over with its session, and receives both.
@@ -29,7 +27,7 @@ pub fn take_over(peer: &mut Peer) -> Taken {
     let session = Session::new(&state).expect("a session that makes sense");
     let socket = super::peer::tcp_stream(client);
     let stream = TlsStream::new(socket, session);
-    Taken { stream, early_data: commit.early_data, state }
+    Taken { stream, early_data: commit.early_data }
 }
 
 /// A backend that takes TLS clients over and echoes their frames; clients that nginx has to tunnel as well.
@@ -67,11 +65,6 @@ pub struct TlsStream {
 impl TlsStream {
     fn new(socket: TcpStream, session: Session) -> TlsStream {
         TlsStream { socket, session, sealed: Vec::new(), plain: Vec::new(), ended: None }
-    }
-
-    /// How the client has ended its side, if it has.
-    pub fn ended(&self) -> Option<Closed> {
-        self.ended
     }
 
     /// Says goodbye.

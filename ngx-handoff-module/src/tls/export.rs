@@ -16,6 +16,8 @@ const FRAGMENT_LENGTHS: core::ops::RangeInclusive<u8> = 1..=4;
 /// `BIO_CTRL_GET_KTLS_SEND` and `BIO_CTRL_GET_KTLS_RECV`
 const GET_KTLS_SEND: c_int = 73;
 const GET_KTLS_RECV: c_int = 76;
+/// `SSL_RECEIVED_SHUTDOWN`
+const RECEIVED_SHUTDOWN: c_int = 2;
 /// `SSL_KEY_UPDATE_NONE`
 const KEY_UPDATE_NONE: c_int = -1;
 
@@ -40,6 +42,10 @@ pub fn check(openssl: &OpenSsl, ssl: *mut Ssl) -> Result<Protection, Refusal> {
     unsafe {
         if (openssl.SSL_get_early_data_status)(ssl) == EARLY_DATA_ACCEPTED {
             return Err(Refusal::EarlyData);
+        }
+        // Whoever carried on would wait in vain for a goodbye that has been read.
+        if (openssl.SSL_get_shutdown)(ssl) & RECEIVED_SHUTDOWN != 0 {
+            return Err(Refusal::Closed);
         }
         let session = (openssl.SSL_get_session)(ssl);
         if session.is_null() {

@@ -91,6 +91,7 @@ functions! {
     SSL_get_server_random(*const Ssl, *mut u8, usize) -> usize;
     SSL_get_session(*const Ssl) -> *mut Opaque;
     SSL_get_wbio(*const Ssl) -> *mut Opaque;
+    SSL_get_shutdown(*const Ssl) -> c_int;
     SSL_has_pending(*const Ssl) -> c_int;
     SSL_in_init(*const Ssl) -> c_int;
     SSL_pending(*const Ssl) -> c_int;
