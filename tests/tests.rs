@@ -55,6 +55,8 @@ mod registration;
 mod reload;
 // wss, through the tunnel.
 mod tls;
+// wss, handed over with its TLS session.
+mod tls_handoff;
 // Everything that can become of a request is counted once, in memory that outlives reloads, and shown.
 mod counters;
 mod counters_attempts;

@@ -36,7 +36,7 @@ pub use chunked::{ChunkedDecoder, ChunkedError, Decoded};
 pub use commit::{
     COMMIT, Commit, CommitDecoder, CommitError, Feed, OFFER, commit_len, encode_commit, section,
 };
-pub use field::{FieldName, has_token, same_field_name, tokens};
+pub use field::{FieldName, Way, has_token, same_field_name, tokens};
 pub use handshake::{HandshakeError, OpeningHandshake, RequestLine, accept_key, validate};
 pub use origin::{OriginPattern, OriginRule, OriginRuleError, RegexSource, SentOrigin};
 pub use request::{

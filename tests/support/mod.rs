@@ -21,9 +21,11 @@ pub mod proc;
 pub mod process;
 pub mod python;
 pub mod service;
+pub mod s_client;
 pub mod strace;
 pub mod stuck;
 pub mod swarm;
+pub mod tls;
 
 pub use backend::Backend;
 pub use client::Client;

@@ -59,7 +59,8 @@ impl<H: Handler> Thread<H> {
             let mut rest = std::mem::take(&mut busy.rest);
             // What has come since is for the next turn.
             self.take_turn(key);
-            return self.feed(key, &mut rest);
+            self.feed(key, &mut rest);
+            return self.settle_tls(key);
         }
         let received = recv(&connection.socket, &mut self.buffer[..], RecvFlags::DONTWAIT);
         let len = match received {
@@ -79,8 +80,14 @@ impl<H: Handler> Thread<H> {
             self.take_turn(key);
         }
         if !matches!(phase, Phase::Lingering { .. }) {
+            let has_tls = connection.tls.is_some();
             let mut buffer = std::mem::take(&mut self.buffer);
-            self.feed(key, buffer.get_mut(..len).unwrap_or_default());
+            let input = buffer.get_mut(..len).unwrap_or_default();
+            if has_tls {
+                self.feed_sealed(key, input);
+            } else {
+                self.feed(key, input);
+            }
             self.buffer = buffer;
         }
     }

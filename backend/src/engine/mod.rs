@@ -44,6 +44,7 @@ mod prepared;
 mod slab;
 mod sweep;
 mod thread;
+mod transmit;
 
 use std::fmt;
 use std::io;
@@ -141,8 +142,8 @@ impl<H: Handler> Engine<H> {
         client: DetachedClient,
         ticket: H::Ticket,
     ) -> Result<(), Box<DetachedClient>> {
-        let (socket, early, request) = client.into_owned();
-        let mut arrival = Arrival { socket, early, request, ticket };
+        let (socket, early, request, tls) = client.into_owned();
+        let mut arrival = Arrival { socket, early, request, tls, ticket };
         let Shared { loads, mailboxes, arrivals, turn, .. } = &*self.0;
         let turn = turn.fetch_add(1, Ordering::Relaxed);
         let after =
@@ -163,7 +164,8 @@ impl<H: Handler> Engine<H> {
                 Err(back) => arrival = *back,
             }
         }
-        Err(Box::new(DetachedClient::new(arrival.socket, arrival.early, arrival.request)))
+        let Arrival { socket, early, request, tls, .. } = arrival;
+        Err(Box::new(DetachedClient::new(socket, early, request, tls)))
     }
 
     /// Whether there is a thread that would serve another client.

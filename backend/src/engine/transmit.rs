@@ -1,0 +1,215 @@
+//! What leaves by a socket, as it is or sealed in TLS records; and what a TLS session does on its own.
+
+use std::io::IoSlice;
+
+use handoff_tls::{Alert, Session};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+
+use super::connection::{Connection, Tenths, TlsEnd};
+use super::handler::{Ended, Handler};
+use super::slab::Key;
+use super::thread::Thread;
+
+/// Frames that leave in one send.
+const PARTS: usize = 64;
+
+const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+
+/// Bytes that are sealed for one send.
+const SEALED: usize = 64 << 10;
+
+/// A thread's room for sealing.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
+    /// The thread's time.
+    pub(crate) now: Tenths,
+}
+
+/// Sends frames that follow each other. Returns how many of their bytes are out: fewer than all mean that the socket is full.
+///
+/// Of a TLS connection what is sealed counts as out; what the socket has no room for waits in
+/// [`Busy::sealed`](super::connection::Busy), and nothing else is sealed before that is out.
+pub(crate) fn transmit<'a, S>(
+    connection: &mut Connection<S>,
+    frames: impl Iterator<Item = &'a [u8]>,
+    scratch: &mut Scratch,
+) -> Result<usize, Errno> {
+    if connection.tls.is_some() {
+        return transmit_sealed(connection, frames, scratch);
+    }
+    let mut parts = [IoSlice::new(&[]); PARTS];
+    let mut count = 0;
+    for (part, frame) in parts.iter_mut().zip(frames) {
+        *part = IoSlice::new(frame);
+        count += 1;
+    }
+    let parts = parts.get(..count).unwrap_or_default();
+    retry(|| match parts {
+        [] => Ok(0),
+        [part] => send(&connection.socket, part, FLAGS),
+        _ => sendmsg(&connection.socket, parts, &mut SendAncillaryBuffer::default(), FLAGS),
+    })
+}
+
+fn transmit_sealed<'a, S>(
+    connection: &mut Connection<S>,
+    frames: impl Iterator<Item = &'a [u8]>,
+    scratch: &mut Scratch,
+) -> Result<usize, Errno> {
+    let mut taken = 0;
+    let mut frames = frames.take(PARTS);
+    let mut frame: &[u8] = &[];
+    loop {
+        if !send_sealed(connection)? {
+            return Ok(taken);
+        }
+        let Scratch { plain, sealed, now } = scratch;
+        plain.clear();
+        sealed.clear();
+        while plain.len() < SEALED {
+            if frame.is_empty() {
+                match frames.next() {
+                    Some(next) => frame = next,
+                    None => break,
+                }
+            }
+            let (now, later) = frame.split_at(frame.len().min(SEALED - plain.len()));
+            plain.extend_from_slice(now);
+            frame = later;
+        }
+        let Some(session) = &mut connection.tls else { return Ok(taken) };
+        if plain.is_empty() && !session.wants_to_send() {
+            return Ok(taken);
+        }
+        // A session whose keys are used up ends as if it were broken: after millions of records.
+        session.seal(plain, sealed).map_err(|_| Errno::PROTO)?;
+        taken += plain.len();
+        let sent = retry(|| send(&connection.socket, sealed, FLAGS))?;
+        if let Some(rest) = sealed.get(sent..).filter(|rest| !rest.is_empty()) {
+            let busy = connection.busy.get_or_insert_default();
+            busy.sealed.extend_from_slice(rest);
+            busy.taken = *now;
+        }
+        if plain.is_empty() {
+            return Ok(taken);
+        }
+    }
+}
+
+/// Sends records that have waited; whether all are out.
+pub(crate) fn send_sealed<S>(connection: &mut Connection<S>) -> Result<bool, Errno> {
+    let Some(busy) = connection.busy.as_deref_mut() else { return Ok(true) };
+    while !busy.sealed.is_empty() {
+        match retry(|| send(&connection.socket, &busy.sealed, FLAGS))? {
+            0 => return Ok(false),
+            sent => {
+                busy.sealed.drain(..sent);
+            }
+        }
+    }
+    busy.sealed = Vec::new();
+    Ok(true)
+}
+
+/// Tells the client how its session ends, if there is room for it. Whatever was to be said has been.
+pub(crate) fn send_alert<S>(connection: &mut Connection<S>, alert: Alert) {
+    if !matches!(send_sealed(connection), Ok(true)) {
+        return;
+    }
+    if let Some(session) = &mut connection.tls {
+        let mut record = Vec::new();
+        session.seal_alert(alert, &mut record);
+        let _ = retry(|| send(&connection.socket, &record, FLAGS));
+    }
+}
+
+/// 0: there is no room.
+fn retry(mut send: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        match send() {
+            Err(Errno::AGAIN) => return Ok(0),
+            Err(Errno::INTR) => (),
+            result => return result,
+        }
+    }
+}
+
+impl<H: Handler> Thread<H> {
+    /// Opens the records that have come, and uses what is in them.
+    pub(crate) fn feed_sealed(&mut self, key: Key, input: &mut [u8]) {
+        let Some(connection) = self.slab.get_mut(key) else { return };
+        let Some(session) = connection.tls.as_deref_mut() else { return };
+        let mut joined = connection.busy.as_deref_mut().map(|busy| std::mem::take(&mut busy.record));
+        let input = match &mut joined {
+            Some(record) if !record.is_empty() => {
+                record.extend_from_slice(input);
+                record.as_mut_slice()
+            }
+            _ => input,
+        };
+        let opened = session.open(input);
+        let end = match (opened.alert, opened.closed) {
+            (Some(Alert::NoRenegotiation), None) => {
+                send_alert(connection, Alert::NoRenegotiation);
+                None
+            }
+            (Some(alert), _) => Some(TlsEnd::Alert(alert)),
+            (None, Some(handoff_tls::Closed::Notify)) => Some(TlsEnd::Notify),
+            (None, Some(handoff_tls::Closed::Alert(_))) => Some(TlsEnd::Broken),
+            (None, None) => None,
+        };
+        let rest = input.get(opened.used..).unwrap_or_default();
+        if end.is_some() || !rest.is_empty() {
+            let busy = connection.busy.get_or_insert_default();
+            busy.end = end;
+            if end.is_none() {
+                busy.record = rest.to_vec();
+            }
+        }
+        if opened.data > 0 {
+            self.feed(key, input.get_mut(..opened.data).unwrap_or_default());
+        }
+        self.settle_tls(key);
+    }
+
+    /// The end of the session, once all that came before it has been used; and the KeyUpdate that the client may have asked for.
+    pub(crate) fn settle_tls(&mut self, key: Key) {
+        let Some(connection) = self.slab.get_mut(key) else { return };
+        let Some(session) = &connection.tls else { return };
+        if session.wants_to_send()
+            && transmit(connection, std::iter::empty(), &mut self.desk.scratch).is_err()
+        {
+            return self.lose(key);
+        }
+        let Some(busy) = connection.busy.as_deref_mut() else { return };
+        if !busy.rest.is_empty() {
+            return;
+        }
+        match busy.end.take() {
+            None => connection.settle(),
+            Some(TlsEnd::Notify) => self.read_end(key),
+            Some(TlsEnd::Broken) => self.lose(key),
+            Some(TlsEnd::Alert(alert)) => {
+                tracing::debug!(%alert, "a TLS session is ended");
+                send_alert(connection, alert);
+                // What waits is of no use to the client any more, and nothing may leave without the session.
+                connection.busy = None;
+                connection.tls = None;
+                self.finish(key, Ended::Lost);
+            }
+        }
+    }
+}
+
+/// How a session ends that has said all: nothing was cut off.
+pub(crate) fn say_goodbye<S>(connection: &mut Connection<S>) {
+    if connection.tls.is_some() {
+        send_alert(connection, Alert::CloseNotify);
+    }
+}
+
+/// What a session costs while nothing is under way.
+const _: () = assert!(size_of::<Session>() <= 256);

@@ -1,0 +1,422 @@
+//! `ws_handoff_tls on`: the TLS session moves with the socket, and clients that nobody here wrote do not notice.
+
+use std::fs;
+
+use crate::support::frame::Frame;
+use crate::support::metrics::{self, LOCATION, ZONE};
+use crate::support::nginx::Builder;
+use crate::support::s_client::SClient;
+use crate::support::{FakeBackend, Nginx, net, python, tls, wait_until};
+
+/// Each protection that can move: the version, and the suite as OpenSSL calls it.
+const PROTECTIONS: [(&str, &str); 6] = [
+    ("TLSv1.3", "TLS_AES_128_GCM_SHA256"),
+    ("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
+    ("TLSv1.3", "TLS_CHACHA20_POLY1305_SHA256"),
+    ("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256"),
+    ("TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384"),
+    ("TLSv1.2", "ECDHE-RSA-CHACHA20-POLY1305"),
+];
+
+#[test]
+fn python_client_does_not_notice_with_any_version_and_suite() {
+    for (version, suite) in PROTECTIONS {
+        let backend = tls::echo();
+        let site = Site::new(&backend, &protection(version, suite));
+        let url = format!("wss://127.0.0.1:{}/ws", site.port);
+        python::run("echo.py", &[&url, "--cafile", &site.certificate()]);
+        let head = backend.only_head();
+        assert_eq!(head.field("Handoff"), Some("fd-tls; v=1"), "{version} {suite}");
+        assert_eq!(head.field("X-Forwarded-Proto"), Some("https"));
+        assert_eq!(backend.descriptors(), 1);
+        site.nginx.wait_inactive();
+        site.all_were("tls", "-");
+        metrics::expect(&site.nginx, &["answers ws 1", "offers ws 1", "requests ws tls 1"]);
+    }
+}
+
+#[test]
+fn frames_behind_the_handshake_arrive_once_and_in_order() {
+    for (version, suite) in [PROTECTIONS[1], PROTECTIONS[3], PROTECTIONS[5]] {
+        let backend = tls::echo();
+        let site = Site::new(&backend, &protection(version, suite));
+        for part in ["same_record", "other_records", "pipelined", "third_request", "flood"] {
+            site.run(part, &[]);
+        }
+        site.all_were("tls", "-");
+    }
+}
+
+#[test]
+fn records_split_at_every_offset_arrive_once_and_in_order() {
+    for (version, suite) in [PROTECTIONS[0], PROTECTIONS[4]] {
+        let backend = tls::echo();
+        let site = Site::new(&backend, &protection(version, suite));
+        for part in ["split", "split_handshake", "long_records"] {
+            site.run(part, &[]);
+        }
+        site.all_were("tls", "-");
+    }
+}
+
+#[test]
+fn session_is_resumed_after_its_predecessor_was_handed_over() {
+    for (protocol, tickets) in [("TLSv1.3", "on"), ("TLSv1.2", "on"), ("TLSv1.2", "off")] {
+        let backend = tls::echo();
+        let directives = format!(
+            "ssl_protocols {protocol}; ssl_session_tickets {tickets}; \
+             ssl_session_cache shared:tls:1m;"
+        );
+        let site = Site::new(&backend, &directives);
+        site.run("resumed", &[]);
+        site.all_were("tls", "-");
+    }
+}
+
+#[test]
+fn server_that_is_chosen_by_name_hands_over_too() {
+    let backend = tls::echo();
+    let site = Site::with(&backend, "", "", |builder, port| {
+        tls::certificate(builder.dir(), "other", "other.example");
+        let read = |name| fs::read_to_string(builder.dir().join(name)).expect("read");
+        let both = read("cert.pem") + &read("other.pem");
+        builder.file("both.pem", both).http(format!(
+            "server {{ listen 127.0.0.1:{port} ssl; server_name other.example; \
+             ssl_certificate other.pem; ssl_certificate_key other.key; \
+             location /ws {{ ws_handoff_tls on; ws_handoff ws; }} }}"
+        ))
+    });
+    let both = site.nginx.dir().join("both.pem").display().to_string();
+    let port = site.port.to_string();
+    python::run("tls_handoff.py", &[&port, &both, "names", "--other", "other.example"]);
+    site.all_were("tls", "-");
+}
+
+#[test]
+fn every_worker_of_a_reuseport_listener_hands_over() {
+    let backend = tls::echo();
+    let site = Site::with(&backend, "reuseport", "", |builder, _| builder.workers(2));
+    for _ in 0..12 {
+        site.run("same_record", &[]);
+    }
+    site.all_were("tls", "-");
+}
+
+#[test]
+fn level_triggered_event_loop_hands_over() {
+    let backend = tls::echo();
+    let site = Site::with(&backend, "", "", |builder, _| {
+        builder.events("use poll; worker_connections 1024;")
+    });
+    for part in ["same_record", "split", "third_request"] {
+        site.run(part, &[]);
+    }
+    site.all_were("tls", "-");
+}
+
+#[test]
+fn client_lives_on_through_reload_and_stop() {
+    let backend = tls::echo();
+    let mut site = Site::new(&backend, "");
+    let mut client = site.s_client(&[]);
+    upgrade(&mut client, "before");
+    site.nginx.reload();
+    echo(&mut client, "reloaded");
+    site.nginx.stop_fast();
+    echo(&mut client, "stopped");
+    drop(client);
+    site.nginx.start_again();
+}
+
+#[test]
+fn reload_that_drops_the_module_crashes_nothing() {
+    let backend = tls::echo();
+    let site = Site::new(&backend, "");
+    site.run("echo", &[]);
+    let mut client = site.s_client(&[]);
+    upgrade(&mut client, "before");
+
+    // OpenSSL still calls the module's callbacks for each connection of this process.
+    let port = site.port;
+    let path = site.nginx.dir().join("nginx.conf");
+    let with = fs::read_to_string(&path).expect("read");
+    let plain_port = site.nginx.address().port();
+    let without = format!(
+        "daemon off; worker_processes 1; user root; pid nginx.pid; error_log error.log info; \
+         events {{}} http {{ access_log off; server {{ listen 127.0.0.1:{plain_port}; \
+         location = /stub_status {{ stub_status; }} }} \
+         server {{ listen 127.0.0.1:{port} ssl; ssl_certificate cert.pem; \
+         ssl_certificate_key cert.key; location / {{ return 204; }} }} }}"
+    );
+    fs::write(&path, without).expect("write");
+    site.nginx.reload();
+    for _ in 0..3 {
+        let mut other = site.s_client(&[]);
+        other.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        other.wait_for("204 No Content");
+    }
+    echo(&mut client, "after");
+
+    fs::write(&path, with).expect("write");
+    site.nginx.reload();
+    site.run("echo", &[]);
+    let log = site.nginx.error_log();
+    assert!(!log.contains("exited on signal"), "{log}");
+}
+
+#[test]
+fn keys_that_were_updated_before_the_upgrade_are_the_ones_that_move() {
+    // "K" asks for an update of the server's keys, too; "k" does not.
+    for updates in ["K", "k", "KK", "kK", "kkkK"] {
+        let backend = tls::echo();
+        let site = Site::new(&backend, "ssl_protocols TLSv1.3;");
+        let mut client = site.s_client(&[]);
+        for (at, update) in updates.chars().enumerate() {
+            client.send(format!("{update}\n").as_bytes());
+            wait_until("s_client has updated its keys", || {
+                client.output().matches("KEYUPDATE").count() > at
+            });
+        }
+        upgrade(&mut client, updates);
+        echo(&mut client, "again");
+        // Also from now on, which is the backend's.
+        client.send(b"K\n");
+        wait_until("s_client has updated its keys", || {
+            client.output().matches("KEYUPDATE").count() > updates.len()
+        });
+        echo(&mut client, "updated");
+        drop(client);
+        site.all_were("tls", "-");
+    }
+}
+
+#[test]
+fn what_cannot_be_carried_on_is_tunnelled_and_says_why() {
+    let cases = [
+        ("suite", "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-SHA256;", vec![]),
+        (
+            "suite",
+            "ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites TLS_AES_128_CCM_SHA256;",
+            vec!["-ciphersuites", "TLS_AES_128_CCM_SHA256"],
+        ),
+        ("suite", "ssl_protocols TLSv1.2; ssl_ciphers AES128-GCM-SHA256;", vec![]),
+        (
+            "version",
+            "ssl_protocols TLSv1.1; ssl_ciphers DEFAULT:@SECLEVEL=0;",
+            vec!["-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"],
+        ),
+        ("fragment", "", vec!["-maxfraglen", "1024"]),
+        ("fragment", "ssl_protocols TLSv1.2;", vec!["-maxfraglen", "512"]),
+    ];
+    for (reason, server, arguments) in cases {
+        let backend = tls::echo();
+        let site = Site::new(&backend, server);
+        let mut client = site.s_client(&arguments);
+        upgrade(&mut client, reason);
+        echo(&mut client, "tunnelled");
+        drop(client);
+        site.was_tunnelled(&backend, reason);
+    }
+}
+
+#[test]
+fn early_data_of_tls_is_tunnelled() {
+    let backend = tls::echo();
+    let site = Site::new(&backend, "ssl_early_data on;");
+    let dir = site.nginx.dir().display().to_string();
+    let (session, request) = (format!("{dir}/session"), format!("{dir}/request"));
+    fs::write(&request, HANDSHAKE).expect("write");
+    let mut first = site.s_client(&["-sess_out", &session]);
+    first.send(b"GET /other HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    first.wait_for("other");
+    let mut client = site.s_client(&["-sess_in", &session, "-early_data", &request]);
+    client.wait_for("101 Switching Protocols");
+    assert!(client.output().contains("Early data was accepted"), "{}", client.output());
+    echo(&mut client, "tunnelled");
+    drop(client);
+    site.was_tunnelled(&backend, "early_data");
+}
+
+#[test]
+fn record_that_does_not_come_whole_is_not_waited_for() {
+    let backend = tls::echo();
+    let site = Site::new(&backend, "");
+    site.run("half", &[]);
+    site.was_tunnelled(&backend, "slow");
+}
+
+#[test]
+fn client_that_has_said_goodbye_is_not_handed_over() {
+    let backend = tls::echo();
+    let site = Site::new(&backend, "");
+    site.run("leave", &[]);
+    site.nginx.wait_inactive();
+    assert_eq!(backend.descriptors(), 0);
+    assert_eq!(metrics::value(&site.nginx, "tls_kept closed"), 1);
+}
+
+#[test]
+fn session_that_stays_is_refused_where_tunnelling_is_off() {
+    let backend = tls::echo();
+    let server =
+        "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-SHA256; ws_handoff_fallback off;";
+    let site = Site::new(&backend, server);
+    let mut client = site.s_client(&[]);
+    client.send(HANDSHAKE);
+    client.wait_for("501 Not Implemented");
+    assert_eq!(backend.accepted(), 0);
+    metrics::expect(&site.nginx, &["rejected fallback 501 1", "tls_kept suite 1"]);
+}
+
+#[test]
+fn backend_that_does_not_know_tls_is_tunnelled_to() {
+    let backend = FakeBackend::unix(crate::support::fake::without_handoff);
+    let site = Site::new(&backend, "");
+    for part in ["same_record", "long_records", "split"] {
+        site.run(part, &[]);
+    }
+    site.all_were("tunnel", "-");
+}
+
+#[test]
+fn backend_that_takes_only_plain_sockets_is_not_believed() {
+    let backend = FakeBackend::unix(|mut peer| {
+        peer.read_head();
+        peer.accept();
+        peer.recv_to_end();
+    });
+    let site = Site::new(&backend, "");
+    let mut client = site.s_client(&[]);
+    client.send(HANDSHAKE);
+    client.wait_for("502 Bad Gateway");
+    assert_eq!(backend.descriptors(), 0);
+}
+
+#[test]
+fn tls_off_refuses_and_plain_clients_are_served() {
+    let backend = tls::echo();
+    let site = Site::with(&backend, "", "", |builder, _| {
+        builder.server("location /ws { ws_handoff_tls off; ws_handoff ws; }").http(format!(
+            "server {{ listen 127.0.0.1:{} ssl; ssl_certificate cert.pem; \
+             ssl_certificate_key cert.key; location /ws {{ ws_handoff_tls off; ws_handoff ws; }} }}",
+            OFF_PORT.with(|port| *port)
+        ))
+    });
+    let mut client = SClient::connect(OFF_PORT.with(|port| *port), &[]);
+    client.send(HANDSHAKE);
+    client.wait_for("501 Not Implemented");
+    assert_eq!(backend.accepted(), 0);
+    crate::support::Client::upgraded(site.nginx.address(), "/ws").echo("plain");
+}
+
+thread_local! {
+    static OFF_PORT: u16 = net::free_port();
+}
+
+#[test]
+fn backend_that_dies_before_the_commit_ends_the_client() {
+    let backend = FakeBackend::unix(|mut peer| {
+        peer.read_head();
+        peer.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd-tls\r\n\r\nx");
+        peer.recv_to_end();
+    });
+    let site = Site::new(&backend, "");
+    let mut client = site.s_client(&[]);
+    client.send(HANDSHAKE);
+    client.wait_for("502 Bad Gateway");
+    site.nginx.wait_inactive();
+}
+
+const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// Upgrades, and has a first text come back.
+fn upgrade(client: &mut SClient, text: &str) {
+    client.send(HANDSHAKE);
+    client.wait_for("101 Switching Protocols");
+    echo(client, text);
+}
+
+fn echo(client: &mut SClient, text: &str) {
+    let text = format!("text-{text}-text");
+    client.send(&Frame::text(&text).masked());
+    client.wait_for(&text);
+}
+
+fn protection(version: &str, suite: &str) -> String {
+    if version == "TLSv1.3" {
+        format!("ssl_protocols {version}; ssl_conf_command Ciphersuites {suite};")
+    } else {
+        format!("ssl_protocols {version}; ssl_ciphers {suite};")
+    }
+}
+
+/// nginx with a TLS server whose clients are handed over.
+struct Site {
+    nginx: Nginx,
+    port: u16,
+}
+
+impl Site {
+    /// `server` goes into the TLS server.
+    fn new(backend: &FakeBackend, server: &str) -> Site {
+        Site::with(backend, "", server, |builder, _| builder)
+    }
+
+    fn with(
+        backend: &FakeBackend,
+        listen: &str,
+        server: &str,
+        more: impl FnOnce(Builder, u16) -> Builder,
+    ) -> Site {
+        let port = net::free_port();
+        let builder = Nginx::builder().http(ZONE).server(LOCATION).http(format!(
+            "upstream ws {{ server {address}; }} \
+             server {{ listen 127.0.0.1:{port} ssl {listen}; ssl_certificate cert.pem; \
+             ssl_certificate_key cert.key; {server} \
+             location = /other {{ return 200 other; }} \
+             location /ws {{ ws_handoff_tls on; ws_handoff ws; }} }}",
+            address = backend.address()
+        ));
+        tls::certificate(builder.dir(), "cert", "localhost");
+        Site { nginx: more(builder, port).start(), port }
+    }
+
+    fn certificate(&self) -> String {
+        self.nginx.dir().join("cert.pem").display().to_string()
+    }
+
+    /// Runs a part of tests/python/tls_handoff.py.
+    fn run(&self, part: &str, more: &[&str]) {
+        let (port, certificate) = (self.port.to_string(), self.certificate());
+        let arguments = [&[port.as_str(), certificate.as_str(), part], more].concat();
+        python::run("tls_handoff.py", &arguments);
+    }
+
+    fn s_client(&self, arguments: &[&str]) -> SClient {
+        SClient::connect(self.port, arguments)
+    }
+
+    /// Every WebSocket so far ended like this, and nothing is left of them.
+    fn all_were(&self, result: &str, error: &str) {
+        self.nginx.wait_inactive();
+        let lines = self.nginx.access_log();
+        let sockets: Vec<_> =
+            lines.iter().filter(|line| line.get("request").starts_with("GET /ws")).collect();
+        assert!(!sockets.is_empty());
+        for line in sockets {
+            assert_eq!((line.get("result"), line.get("error")), (result, error), "{line:?}");
+        }
+    }
+
+    /// The only client was tunnelled for this reason.
+    fn was_tunnelled(&self, backend: &FakeBackend, reason: &str) {
+        self.all_were("tunnel", reason);
+        assert_eq!(backend.only_head().field("Handoff"), None, "{reason}");
+        assert_eq!(backend.descriptors(), 0);
+        assert_eq!(metrics::value(&self.nginx, &format!("tls_kept {reason}")), 1, "{reason}");
+        let log = self.nginx.error_log();
+        assert!(log.contains("the TLS session stays in nginx: "), "{log}");
+    }
+}
