@@ -155,7 +155,7 @@ fn parse(buf: &[u8]) -> Result<Option<(Head, usize)>, AcceptError> {
             .try_append(name, value)
             .map_err(|_| AcceptError::Invalid("there are too many fields"))?;
     }
-    let Request { offers_descriptor, offers_tls, len, .. } = request;
+    let handoff_protocol::Request { offers_descriptor, offers_tls, len, .. } = request;
     Ok(Some((Head { uri, headers, offers_descriptor, offers_tls, handshake }, len)))
 }
 

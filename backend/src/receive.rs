@@ -43,9 +43,10 @@ pub(crate) async fn client(
         .await
         .map_err(|_| HandoffError::OfferTimeout(options.offer_timeout))??;
     let family = inspect(descriptor.as_fd())?;
-    let committed = timeout(options.commit_timeout, commit(nginx, has_tls, options.early_data_limit))
-        .await
-        .map_err(|_| HandoffError::CommitTimeout(options.commit_timeout))?;
+    let committed =
+        timeout(options.commit_timeout, commit(nginx, has_tls, options.early_data_limit))
+            .await
+            .map_err(|_| HandoffError::CommitTimeout(options.commit_timeout))?;
     let owned = match committed {
         // nginx may have let go already: nobody else would hang up.
         Ok(_) | Err(HandoffError::Commit(_)) => Owned::new(descriptor),
@@ -133,7 +134,7 @@ async fn commit(
     let mut decoder = if has_tls { decoder.with_tls() } else { decoder };
     // On the heap: it would be part of the task for as long as the task lives.
     // There may be secrets in it.
-    let mut buf = Zeroizing::new(vec![0; 4096]);
+    let mut buf = Zeroizing::new(vec![0_u8; 4096]);
     loop {
         let received = receive(nginx, &mut buf).await.map_err(HandoffError::Receive)?;
         if received.len == 0 {

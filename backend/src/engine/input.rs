@@ -75,12 +75,11 @@ impl<H: Handler> Thread<H> {
         };
         connection.seen = self.now;
         // Less than there was room for was all; unless there is an end to be read, which epoll does not report again.
-        let phase = connection.phase;
+        let (phase, has_tls) = (connection.phase, connection.tls.is_some());
         if connection.ended || len == self.buffer.len() {
             self.take_turn(key);
         }
         if !matches!(phase, Phase::Lingering { .. }) {
-            let has_tls = connection.tls.is_some();
             let mut buffer = std::mem::take(&mut self.buffer);
             let input = buffer.get_mut(..len).unwrap_or_default();
             if has_tls {

@@ -142,7 +142,8 @@ impl<H: Handler> Thread<H> {
     pub(crate) fn feed_sealed(&mut self, key: Key, input: &mut [u8]) {
         let Some(connection) = self.slab.get_mut(key) else { return };
         let Some(session) = connection.tls.as_deref_mut() else { return };
-        let mut joined = connection.busy.as_deref_mut().map(|busy| std::mem::take(&mut busy.record));
+        let mut joined =
+            connection.busy.as_deref_mut().map(|busy| std::mem::take(&mut busy.record));
         let input = match &mut joined {
             Some(record) if !record.is_empty() => {
                 record.extend_from_slice(input);
