@@ -2,11 +2,13 @@
 
 use std::fs;
 
-use crate::support::frame::Frame;
+use handoff_tls::Closed;
+
+use crate::support::frame::{self, Frame};
 use crate::support::metrics::{self, LOCATION, ZONE};
 use crate::support::nginx::Builder;
 use crate::support::s_client::SClient;
-use crate::support::{FakeBackend, Nginx, net, python, tls, wait_until};
+use crate::support::{FakeBackend, ManualBackend, Nginx, net, python, tls, wait_until};
 
 /// Each protection that can move: the version, and the suite as OpenSSL calls it.
 const PROTECTIONS: [(&str, &str); 6] = [
@@ -76,7 +78,7 @@ fn session_is_resumed_after_its_predecessor_was_handed_over() {
 #[test]
 fn server_that_is_chosen_by_name_hands_over_too() {
     let backend = tls::echo();
-    let site = Site::with(&backend, "", "", |builder, port| {
+    let site = Site::with(&backend.address(), "", "", |builder, port| {
         tls::certificate(builder.dir(), "other", "other.example");
         let read = |name| fs::read_to_string(builder.dir().join(name)).expect("read");
         let both = read("cert.pem") + &read("other.pem");
@@ -95,7 +97,7 @@ fn server_that_is_chosen_by_name_hands_over_too() {
 #[test]
 fn every_worker_of_a_reuseport_listener_hands_over() {
     let backend = tls::echo();
-    let site = Site::with(&backend, "reuseport", "", |builder, _| builder.workers(2));
+    let site = Site::with(&backend.address(), "reuseport", "", |builder, _| builder.workers(2));
     for _ in 0..12 {
         site.run("same_record", &[]);
     }
@@ -105,7 +107,7 @@ fn every_worker_of_a_reuseport_listener_hands_over() {
 #[test]
 fn level_triggered_event_loop_hands_over() {
     let backend = tls::echo();
-    let site = Site::with(&backend, "", "", |builder, _| {
+    let site = Site::with(&backend.address(), "", "", |builder, _| {
         builder.events("use poll; worker_connections 1024;")
     });
     for part in ["same_record", "split", "third_request"] {
@@ -256,6 +258,85 @@ fn client_that_has_said_goodbye_is_not_handed_over() {
 }
 
 #[test]
+fn orderly_close_while_a_backend_is_asked_ends_the_request() {
+    for protocol in ["TLSv1.3", "TLSv1.2"] {
+        let backend = ManualBackend::unix();
+        let site = Site::at(&backend.address(), &format!("ssl_protocols {protocol};"));
+        let mut client = site.s_client(&[]);
+        client.send(HANDSHAKE);
+        let mut peer = backend.accept();
+        peer.read_head();
+        client.quit();
+        site.nginx.wait_inactive();
+        assert_eq!(site.nginx.logged("GET /ws").get("status"), "499", "{protocol}");
+    }
+}
+
+#[test]
+fn frames_before_an_orderly_close_are_handed_over() {
+    for protocol in ["TLSv1.3", "TLSv1.2"] {
+        let backend = ManualBackend::unix();
+        let site = Site::at(&backend.address(), &format!("ssl_protocols {protocol};"));
+        let mut client = site.s_client(&[]);
+        client.send(HANDSHAKE);
+        let mut peer = backend.accept();
+        peer.read_head();
+        client.send(&Frame::text("last words").masked());
+        client.quit();
+        site.nginx.serve_others();
+        let mut taken = tls::take_over(&mut peer);
+        assert_eq!(taken.early_data, b"");
+        assert_eq!(Frame::read(&mut taken.stream).expect("a frame"), Frame::text("last words"));
+        assert!(Frame::read(&mut taken.stream).is_err());
+        assert_eq!(taken.stream.ended(), Some(Closed::Notify), "{protocol}");
+        site.all_were("tls", "-");
+    }
+}
+
+#[test]
+fn client_with_a_certificate_is_handed_over() {
+    for protocol in ["TLSv1.3", "TLSv1.2"] {
+        let backend = tls::echo();
+        let server = "ssl_verify_client optional_no_ca; \
+                      ws_handoff_set_header X-Subject $ssl_client_s_dn;";
+        let site = Site::with(
+            &backend.address(),
+            "",
+            &format!("{server} ssl_protocols {protocol};"),
+            |builder, _| {
+                tls::certificate(builder.dir(), "client", "client.example");
+                builder
+            },
+        );
+        let file = |name| site.nginx.dir().join(name).display().to_string();
+        let (certificate, key) = (file("client.pem"), file("client.key"));
+        let mut client = site.s_client(&["-cert", &certificate, "-key", &key]);
+        upgrade(&mut client, "certified");
+        assert_eq!(backend.only_head().field("X-Subject"), Some("CN=client.example"));
+        drop(client);
+        site.all_were("tls", "-");
+    }
+}
+
+#[test]
+fn one_connection_to_a_backend_brings_several_clients() {
+    let backend = FakeBackend::unix(|mut peer| {
+        for _ in 0..3 {
+            peer.read_head();
+            let mut taken = tls::take_over_and_stay(&mut peer);
+            frame::echo(&mut taken.stream, &taken.early_data);
+            taken.stream.close();
+        }
+    });
+    let site = Site::at(&format!("{}; keepalive 4", backend.address()), "");
+    for _ in 0..3 {
+        site.run("same_record", &[]);
+    }
+    assert_eq!((backend.accepted(), backend.descriptors()), (1, 3));
+    site.all_were("tls", "-");
+}
+
+#[test]
 fn session_that_stays_is_refused_where_tunnelling_is_off() {
     let backend = tls::echo();
     let server =
@@ -295,7 +376,7 @@ fn backend_that_takes_only_plain_sockets_is_not_believed() {
 #[test]
 fn tls_off_refuses_and_plain_clients_are_served() {
     let backend = tls::echo();
-    let site = Site::with(&backend, "", "", |builder, _| {
+    let site = Site::with(&backend.address(), "", "", |builder, _| {
         builder.server("location /ws { ws_handoff_tls off; ws_handoff ws; }").http(format!(
             "server {{ listen 127.0.0.1:{} ssl; ssl_certificate cert.pem; \
              ssl_certificate_key cert.key; location /ws {{ ws_handoff_tls off; ws_handoff ws; }} }}",
@@ -361,11 +442,15 @@ struct Site {
 impl Site {
     /// `server` goes into the TLS server.
     fn new(backend: &FakeBackend, server: &str) -> Site {
-        Site::with(backend, "", server, |builder, _| builder)
+        Site::at(&backend.address(), server)
+    }
+
+    fn at(address: &str, server: &str) -> Site {
+        Site::with(address, "", server, |builder, _| builder)
     }
 
     fn with(
-        backend: &FakeBackend,
+        address: &str,
         listen: &str,
         server: &str,
         more: impl FnOnce(Builder, u16) -> Builder,
@@ -376,8 +461,7 @@ impl Site {
              server {{ listen 127.0.0.1:{port} ssl {listen}; ssl_certificate cert.pem; \
              ssl_certificate_key cert.key; {server} \
              location = /other {{ return 200 other; }} \
-             location /ws {{ ws_handoff_tls on; ws_handoff ws; }} }}",
-            address = backend.address()
+             location /ws {{ ws_handoff_tls on; ws_handoff ws; }} }}"
         ));
         tls::certificate(builder.dir(), "cert", "localhost");
         Site { nginx: more(builder, port).start(), port }

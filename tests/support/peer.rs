@@ -109,9 +109,14 @@ impl Peer {
 
     /// As [`Peer::recv_commit`] with a TLS session; all that it says.
     pub fn recv_tls_commit(&mut self) -> Commit {
-        let commit = self.recv_kept(CommitDecoder::new(1 << 20).with_tls());
+        let commit = self.recv_kept_tls_commit();
         assert!(self.recv_to_end().is_empty(), "bytes after the commit");
         commit
+    }
+
+    /// The same on a connection that nginx may keep.
+    pub fn recv_kept_tls_commit(&mut self) -> Commit {
+        self.recv_kept(CommitDecoder::new(1 << 20).with_tls())
     }
 
     /// Receives the commit on a connection that nginx may keep; the early data.

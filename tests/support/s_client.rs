@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -10,11 +11,11 @@ use tempfile::TempDir;
 
 use super::fake::socket_dir;
 use super::process::Process;
-use super::wait_for;
+use super::{PATIENCE, wait_for, wait_until};
 
 /// A running one.
 pub struct SClient {
-    _process: Process,
+    process: Process,
     input: File,
     output: PathBuf,
     _dir: TempDir,
@@ -37,7 +38,7 @@ impl SClient {
         let process = Process::spawn("openssl", &mut command, Signal::SIGKILL);
         // Its ends of the pipe and of the file are open in there.
         drop(command);
-        let client = SClient { _process: process, input: File::from(write), output, _dir: dir };
+        let client = SClient { process, input: File::from(write), output, _dir: dir };
         client.wait_for("Verify return code");
         client
     }
@@ -52,8 +53,20 @@ impl SClient {
         wait_for(&format!("s_client says {text:?}"), || self.output().contains(text).then_some(()));
     }
 
-    /// Sends bytes, or gives a command.
+    /// Sends bytes, or gives a command. It has read them afterwards, and does not take what comes next for a part of them.
     pub fn send(&mut self, bytes: &[u8]) {
         self.input.write_all(bytes).expect("write to s_client");
+        wait_until("s_client reads its input", || {
+            let mut left: libc::c_int = 0;
+            // SAFETY: an open pipe, and room for an int.
+            let rc = unsafe { libc::ioctl(self.input.as_raw_fd(), libc::FIONREAD, &raw mut left) };
+            rc == 0 && left == 0
+        });
+    }
+
+    /// Says goodbye in TLS and closes.
+    pub fn quit(mut self) {
+        self.send(b"Q\n");
+        assert!(self.process.wait(*PATIENCE).success());
     }
 }

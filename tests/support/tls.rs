@@ -3,9 +3,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 
+use handoff_protocol::Commit;
 use handoff_tls::{Alert, Closed, Session};
 
 use super::fake::FakeBackend;
@@ -23,6 +25,18 @@ pub fn take_over(peer: &mut Peer) -> Taken {
     peer.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd-tls\r\n\r\n");
     let client = peer.recv_offer();
     let commit = peer.recv_tls_commit();
+    taken(client, commit)
+}
+
+/// The same, and would take the next client over the same connection.
+pub fn take_over_and_stay(peer: &mut Peer) -> Taken {
+    peer.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd-tls; keepalive\r\n\r\n");
+    let client = peer.recv_offer();
+    let commit = peer.recv_kept_tls_commit();
+    taken(client, commit)
+}
+
+fn taken(client: OwnedFd, commit: Commit) -> Taken {
     let state = commit.tls.expect("a TLS session");
     let session = Session::new(&state).expect("a session that makes sense");
     let socket = super::peer::tcp_stream(client);
@@ -65,6 +79,11 @@ pub struct TlsStream {
 impl TlsStream {
     fn new(socket: TcpStream, session: Session) -> TlsStream {
         TlsStream { socket, session, sealed: Vec::new(), plain: Vec::new(), ended: None }
+    }
+
+    /// How the client has ended its side, if it has.
+    pub fn ended(&self) -> Option<Closed> {
+        self.ended
     }
 
     /// Says goodbye.

@@ -4,7 +4,6 @@
 //! module loads there as well.
 
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
-use core::ptr;
 use std::sync::OnceLock;
 
 /// A connection (`SSL`).
@@ -137,5 +136,5 @@ static LIBRARY: OnceLock<OpenSsl> = OnceLock::new();
 fn address_of(name: &'static str) -> Option<*mut c_void> {
     // SAFETY: only looks a name up among all that nginx has loaded.
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr().cast()) };
-    (address != ptr::null_mut()).then_some(address)
+    (!address.is_null()).then_some(address)
 }
