@@ -5,6 +5,7 @@ use std::fs;
 use handoff_tls::Closed;
 
 use crate::support::frame::{self, Frame};
+use crate::support::nginx::configured_with;
 use crate::support::tls_site::{HANDSHAKE, Site, echo, protection, upgrade};
 use crate::support::{FakeBackend, ManualBackend, metrics, python, tls, wait_until};
 
@@ -104,6 +105,10 @@ fn every_worker_of_a_reuseport_listener_hands_over() {
 
 #[test]
 fn level_triggered_event_loop_hands_over() {
+    if !configured_with("--with-poll_module") {
+        eprintln!("NOT TESTED: this nginx has no `use poll`");
+        return;
+    }
     let backend = tls::echo();
     let site = Site::with(&backend.address(), "", "", |builder, _| {
         builder.events("use poll; worker_connections 1024;")

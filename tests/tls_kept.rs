@@ -38,7 +38,7 @@ fn what_cannot_be_carried_on_is_tunnelled_and_says_why() {
 #[test]
 fn early_data_of_tls_is_tunnelled() {
     let backend = tls::echo();
-    let site = Site::new(&backend, "ssl_early_data on;");
+    let site = Site::new(&backend, "ssl_protocols TLSv1.3; ssl_early_data on;");
     let dir = site.nginx.dir().display().to_string();
     let (session, request) = (format!("{dir}/session"), format!("{dir}/request"));
     fs::write(&request, HANDSHAKE).expect("write");
