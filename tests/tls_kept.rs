@@ -151,7 +151,7 @@ fn tls_off_refuses_and_plain_clients_are_served() {
 }
 
 #[test]
-fn backend_that_dies_before_the_commit_ends_the_client() {
+fn backend_that_speaks_behind_its_answer_is_a_failed_one() {
     let backend = FakeBackend::unix(|mut peer| {
         peer.read_head();
         peer.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd-tls\r\n\r\nx");
