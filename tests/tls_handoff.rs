@@ -258,3 +258,31 @@ fn one_connection_to_a_backend_brings_several_clients() {
     assert_eq!((backend.accepted(), backend.descriptors()), (1, 3));
     site.all_were("tls", "-");
 }
+
+#[test]
+fn no_secret_is_logged_at_any_level() {
+    for protocol in ["TLSv1.3", "TLSv1.2"] {
+        let backend = ManualBackend::unix();
+        let server = format!("ssl_protocols {protocol};");
+        let site = Site::with(&backend.address(), "", &server, |b, _| b.log_level("debug"));
+        let mut client = site.s_client(&[]);
+        client.send(HANDSHAKE);
+        let mut peer = backend.accept();
+        peer.read_head();
+        peer.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd-tls\r\n\r\n");
+        let socket = peer.recv_offer();
+        let state = peer.recv_tls_commit().tls.expect("a TLS session");
+        drop((socket, client));
+        site.all_were("tls", "-");
+        let log = fs::read(site.nginx.dir().join("error.log")).expect("read");
+        let text = String::from_utf8_lossy(&log).to_ascii_lowercase();
+        assert!(text.contains("[debug]") || !configured_with("--with-debug"));
+        for secret in [&state.rx_secret, &state.tx_secret] {
+            // What a part of it is enough to give away.
+            let start = &secret.as_bytes()[..8];
+            let hex: String = start.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(!text.contains(&hex), "{protocol}");
+            assert!(!log.windows(start.len()).any(|window| window == start), "{protocol}");
+        }
+    }
+}
