@@ -57,6 +57,8 @@ mod reload;
 mod tls;
 // wss, handed over with its TLS session.
 mod tls_handoff;
+// wss that has to stay with nginx.
+mod tls_kept;
 // Everything that can become of a request is counted once, in memory that outlives reloads, and shown.
 mod counters;
 mod counters_attempts;

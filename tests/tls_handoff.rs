@@ -5,10 +5,9 @@ use std::fs;
 use handoff_tls::Closed;
 
 use crate::support::frame::{self, Frame};
-use crate::support::metrics::{self, LOCATION, ZONE};
-use crate::support::nginx::Builder;
-use crate::support::s_client::SClient;
-use crate::support::{FakeBackend, ManualBackend, Nginx, net, python, tls, wait_until};
+use crate::support::nginx::configured_with;
+use crate::support::tls_site::{HANDSHAKE, Site, echo, protection, upgrade};
+use crate::support::{FakeBackend, ManualBackend, metrics, python, tls, wait_until};
 
 /// Each protection that can move: the version, and the suite as OpenSSL calls it.
 const PROTECTIONS: [(&str, &str); 6] = [
@@ -106,6 +105,10 @@ fn every_worker_of_a_reuseport_listener_hands_over() {
 
 #[test]
 fn level_triggered_event_loop_hands_over() {
+    if !configured_with("--with-poll_module") {
+        eprintln!("NOT TESTED: this nginx has no `use poll`");
+        return;
+    }
     let backend = tls::echo();
     let site = Site::with(&backend.address(), "", "", |builder, _| {
         builder.events("use poll; worker_connections 1024;")
@@ -193,86 +196,6 @@ fn keys_that_were_updated_before_the_upgrade_are_the_ones_that_move() {
 }
 
 #[test]
-fn what_cannot_be_carried_on_is_tunnelled_and_says_why() {
-    let cases = [
-        ("suite", "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-SHA256;", vec![]),
-        (
-            "suite",
-            "ssl_protocols TLSv1.3; ssl_conf_command Ciphersuites TLS_AES_128_CCM_SHA256;",
-            vec!["-ciphersuites", "TLS_AES_128_CCM_SHA256"],
-        ),
-        ("suite", "ssl_protocols TLSv1.2; ssl_ciphers AES128-GCM-SHA256;", vec![]),
-        (
-            "version",
-            "ssl_protocols TLSv1.1; ssl_ciphers DEFAULT:@SECLEVEL=0;",
-            vec!["-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"],
-        ),
-        ("fragment", "", vec!["-maxfraglen", "1024"]),
-        ("fragment", "ssl_protocols TLSv1.2;", vec!["-maxfraglen", "512"]),
-    ];
-    for (reason, server, arguments) in cases {
-        let backend = tls::echo();
-        let site = Site::new(&backend, server);
-        let mut client = site.s_client(&arguments);
-        upgrade(&mut client, reason);
-        echo(&mut client, "tunnelled");
-        drop(client);
-        site.was_tunnelled(&backend, reason);
-    }
-}
-
-#[test]
-fn early_data_of_tls_is_tunnelled() {
-    let backend = tls::echo();
-    let site = Site::new(&backend, "ssl_early_data on;");
-    let dir = site.nginx.dir().display().to_string();
-    let (session, request) = (format!("{dir}/session"), format!("{dir}/request"));
-    fs::write(&request, HANDSHAKE).expect("write");
-    let mut first = site.s_client(&["-sess_out", &session]);
-    first.send(b"GET /other HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    first.wait_for("other");
-    let mut client = site.s_client(&["-sess_in", &session, "-early_data", &request]);
-    client.wait_for("101 Switching Protocols");
-    assert!(client.output().contains("Early data was accepted"), "{}", client.output());
-    echo(&mut client, "tunnelled");
-    drop(client);
-    site.was_tunnelled(&backend, "early_data");
-}
-
-#[test]
-fn record_that_does_not_come_whole_is_not_waited_for() {
-    let backend = tls::echo();
-    let site = Site::new(&backend, "");
-    site.run("half", &[]);
-    site.was_tunnelled(&backend, "slow");
-}
-
-#[test]
-fn client_that_has_said_goodbye_is_not_handed_over() {
-    let backend = tls::echo();
-    let site = Site::new(&backend, "");
-    site.run("leave", &[]);
-    site.nginx.wait_inactive();
-    assert_eq!(backend.descriptors(), 0);
-    assert_eq!(metrics::value(&site.nginx, "tls_kept closed"), 1);
-}
-
-#[test]
-fn orderly_close_while_a_backend_is_asked_ends_the_request() {
-    for protocol in ["TLSv1.3", "TLSv1.2"] {
-        let backend = ManualBackend::unix();
-        let site = Site::at(&backend.address(), &format!("ssl_protocols {protocol};"));
-        let mut client = site.s_client(&[]);
-        client.send(HANDSHAKE);
-        let mut peer = backend.accept();
-        peer.read_head();
-        client.quit();
-        site.nginx.wait_inactive();
-        assert_eq!(site.nginx.logged("GET /ws").get("status"), "499", "{protocol}");
-    }
-}
-
-#[test]
 fn frames_before_an_orderly_close_are_handed_over() {
     for protocol in ["TLSv1.3", "TLSv1.2"] {
         let backend = ManualBackend::unix();
@@ -337,170 +260,29 @@ fn one_connection_to_a_backend_brings_several_clients() {
 }
 
 #[test]
-fn session_that_stays_is_refused_where_tunnelling_is_off() {
-    let backend = tls::echo();
-    let server =
-        "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-SHA256; ws_handoff_fallback off;";
-    let site = Site::new(&backend, server);
-    let mut client = site.s_client(&[]);
-    client.send(HANDSHAKE);
-    client.wait_for("501 Not Implemented");
-    assert_eq!(backend.accepted(), 0);
-    metrics::expect(&site.nginx, &["rejected fallback 501 1", "tls_kept suite 1"]);
-}
-
-#[test]
-fn backend_that_does_not_know_tls_is_tunnelled_to() {
-    let backend = FakeBackend::unix(crate::support::fake::without_handoff);
-    let site = Site::new(&backend, "");
-    for part in ["same_record", "long_records", "split"] {
-        site.run(part, &[]);
-    }
-    site.all_were("tunnel", "-");
-}
-
-#[test]
-fn backend_that_takes_only_plain_sockets_is_not_believed() {
-    let backend = FakeBackend::unix(|mut peer| {
+fn no_secret_is_logged_at_any_level() {
+    for protocol in ["TLSv1.3", "TLSv1.2"] {
+        let backend = ManualBackend::unix();
+        let server = format!("ssl_protocols {protocol};");
+        let site = Site::with(&backend.address(), "", &server, |b, _| b.log_level("debug"));
+        let mut client = site.s_client(&[]);
+        client.send(HANDSHAKE);
+        let mut peer = backend.accept();
         peer.read_head();
-        peer.accept();
-        peer.recv_to_end();
-    });
-    let site = Site::new(&backend, "");
-    let mut client = site.s_client(&[]);
-    client.send(HANDSHAKE);
-    client.wait_for("502 Bad Gateway");
-    assert_eq!(backend.descriptors(), 0);
-}
-
-#[test]
-fn tls_off_refuses_and_plain_clients_are_served() {
-    let backend = tls::echo();
-    let site = Site::with(&backend.address(), "", "", |builder, _| {
-        builder.server("location /ws { ws_handoff_tls off; ws_handoff ws; }").http(format!(
-            "server {{ listen 127.0.0.1:{} ssl; ssl_certificate cert.pem; \
-             ssl_certificate_key cert.key; location /ws {{ ws_handoff_tls off; ws_handoff ws; }} }}",
-            OFF_PORT.with(|port| *port)
-        ))
-    });
-    let mut client = SClient::connect(OFF_PORT.with(|port| *port), &[]);
-    client.send(HANDSHAKE);
-    client.wait_for("501 Not Implemented");
-    assert_eq!(backend.accepted(), 0);
-    crate::support::Client::upgraded(site.nginx.address(), "/ws").echo("plain");
-}
-
-thread_local! {
-    static OFF_PORT: u16 = net::free_port();
-}
-
-#[test]
-fn backend_that_dies_before_the_commit_ends_the_client() {
-    let backend = FakeBackend::unix(|mut peer| {
-        peer.read_head();
-        peer.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd-tls\r\n\r\nx");
-        peer.recv_to_end();
-    });
-    let site = Site::new(&backend, "");
-    let mut client = site.s_client(&[]);
-    client.send(HANDSHAKE);
-    client.wait_for("502 Bad Gateway");
-    site.nginx.wait_inactive();
-}
-
-const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\n\r\n";
-
-/// Upgrades, and has a first text come back.
-fn upgrade(client: &mut SClient, text: &str) {
-    client.send(HANDSHAKE);
-    client.wait_for("101 Switching Protocols");
-    echo(client, text);
-}
-
-fn echo(client: &mut SClient, text: &str) {
-    let text = format!("text-{text}-text");
-    client.send(&Frame::text(&text).masked());
-    client.wait_for(&text);
-}
-
-fn protection(version: &str, suite: &str) -> String {
-    if version == "TLSv1.3" {
-        format!("ssl_protocols {version}; ssl_conf_command Ciphersuites {suite};")
-    } else {
-        format!("ssl_protocols {version}; ssl_ciphers {suite};")
-    }
-}
-
-/// nginx with a TLS server whose clients are handed over.
-struct Site {
-    nginx: Nginx,
-    port: u16,
-}
-
-impl Site {
-    /// `server` goes into the TLS server.
-    fn new(backend: &FakeBackend, server: &str) -> Site {
-        Site::at(&backend.address(), server)
-    }
-
-    fn at(address: &str, server: &str) -> Site {
-        Site::with(address, "", server, |builder, _| builder)
-    }
-
-    fn with(
-        address: &str,
-        listen: &str,
-        server: &str,
-        more: impl FnOnce(Builder, u16) -> Builder,
-    ) -> Site {
-        let port = net::free_port();
-        let builder = Nginx::builder().http(ZONE).server(LOCATION).http(format!(
-            "upstream ws {{ server {address}; }} \
-             server {{ listen 127.0.0.1:{port} ssl {listen}; ssl_certificate cert.pem; \
-             ssl_certificate_key cert.key; {server} \
-             location = /other {{ return 200 other; }} \
-             location /ws {{ ws_handoff_tls on; ws_handoff ws; }} }}"
-        ));
-        tls::certificate(builder.dir(), "cert", "localhost");
-        Site { nginx: more(builder, port).start(), port }
-    }
-
-    fn certificate(&self) -> String {
-        self.nginx.dir().join("cert.pem").display().to_string()
-    }
-
-    /// Runs a part of tests/python/tls_handoff.py.
-    fn run(&self, part: &str, more: &[&str]) {
-        let (port, certificate) = (self.port.to_string(), self.certificate());
-        let arguments = [&[port.as_str(), certificate.as_str(), part], more].concat();
-        python::run("tls_handoff.py", &arguments);
-    }
-
-    fn s_client(&self, arguments: &[&str]) -> SClient {
-        SClient::connect(self.port, arguments)
-    }
-
-    /// Every WebSocket so far ended like this, and nothing is left of them.
-    fn all_were(&self, result: &str, error: &str) {
-        self.nginx.wait_inactive();
-        let lines = self.nginx.access_log();
-        let sockets: Vec<_> =
-            lines.iter().filter(|line| line.get("request").starts_with("GET /ws")).collect();
-        assert!(!sockets.is_empty());
-        for line in sockets {
-            assert_eq!((line.get("result"), line.get("error")), (result, error), "{line:?}");
+        peer.write("HTTP/1.1 101 Switching Protocols\r\nHandoff: fd-tls\r\n\r\n");
+        let socket = peer.recv_offer();
+        let state = peer.recv_tls_commit().tls.expect("a TLS session");
+        drop((socket, client));
+        site.all_were("tls", "-");
+        let log = fs::read(site.nginx.dir().join("error.log")).expect("read");
+        let text = String::from_utf8_lossy(&log).to_ascii_lowercase();
+        assert!(text.contains("[debug]") || !configured_with("--with-debug"));
+        for secret in [&state.rx_secret, &state.tx_secret] {
+            // What a part of it is enough to give away.
+            let start = &secret.as_bytes()[..8];
+            let hex: String = start.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(!text.contains(&hex), "{protocol}");
+            assert!(!log.windows(start.len()).any(|window| window == start), "{protocol}");
         }
-    }
-
-    /// The only client was tunnelled for this reason.
-    fn was_tunnelled(&self, backend: &FakeBackend, reason: &str) {
-        self.all_were("tunnel", reason);
-        assert_eq!(backend.only_head().field("Handoff"), None, "{reason}");
-        assert_eq!(backend.descriptors(), 0);
-        assert_eq!(metrics::value(&self.nginx, &format!("tls_kept {reason}")), 1, "{reason}");
-        let log = self.nginx.error_log();
-        assert!(log.contains("the TLS session stays in nginx: "), "{log}");
     }
 }

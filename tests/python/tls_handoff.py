@@ -2,6 +2,8 @@
 
 import argparse
 import itertools
+import os
+import signal
 import socket
 import ssl
 import struct
@@ -107,6 +109,7 @@ def main() -> None:
     parser.add_argument("cafile")
     parser.add_argument("part", choices=sorted(PARTS))
     parser.add_argument("--other", help="the name of another server")
+    parser.add_argument("--worker", type=int, help="the pid of nginx's worker")
     args = parser.parse_args()
     PARTS[args.part](args)
 
@@ -263,6 +266,21 @@ def half(args) -> None:
     client.close()
 
 
+def burst(args) -> None:
+    """More than a backend should be given, and half a record, all of it there when nginx looks."""
+    client = Client(args)
+    texts = [b"%05d" % n * 200 for n in range(100)]
+    data = client.seal(HANDSHAKE) + b"".join(client.seal(masked(0x1, t)) for t in texts)
+    record = client.seal(masked(0x1, b"half"))
+    os.kill(args.worker, signal.SIGSTOP)
+    client.send_raw(data + record[:9])
+    os.kill(args.worker, signal.SIGCONT)
+    client.expect_101()
+    client.send_raw(record[9:])
+    client.expect_echo([*texts, b"half"])
+    client.close()
+
+
 def frames() -> bytes:
     return b"".join(masked(0x1, text) for text in TEXTS)
 
@@ -298,6 +316,7 @@ PARTS = {
         names,
         leave,
         half,
+        burst,
     )
 }
 

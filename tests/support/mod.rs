@@ -26,6 +26,7 @@ pub mod strace;
 pub mod stuck;
 pub mod swarm;
 pub mod tls;
+pub mod tls_site;
 
 pub use backend::Backend;
 pub use client::Client;
