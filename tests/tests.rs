@@ -55,6 +55,8 @@ mod registration;
 mod reload;
 // wss, through the tunnel.
 mod tls;
+// wss, carried on by the real backend.
+mod tls_engine;
 // wss, handed over with its TLS session.
 mod tls_handoff;
 // wss that has to stay with nginx.

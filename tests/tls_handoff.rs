@@ -10,7 +10,7 @@ use crate::support::tls_site::{HANDSHAKE, Site, echo, protection, upgrade};
 use crate::support::{FakeBackend, ManualBackend, metrics, python, tls, wait_until};
 
 /// Each protection that can move: the version, and the suite as OpenSSL calls it.
-const PROTECTIONS: [(&str, &str); 6] = [
+pub const PROTECTIONS: [(&str, &str); 6] = [
     ("TLSv1.3", "TLS_AES_128_GCM_SHA256"),
     ("TLSv1.3", "TLS_AES_256_GCM_SHA384"),
     ("TLSv1.3", "TLS_CHACHA20_POLY1305_SHA256"),
