@@ -2,11 +2,11 @@
 
 use std::io::IoSlice;
 
-use handoff_tls::{Alert, Session};
+use handoff_tls::{Alert, Closed, Session};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
-use super::connection::{Connection, Tenths, TlsEnd};
+use super::connection::{Connection, Phase, Tenths, TlsEnd};
 use super::handler::{Ended, Handler};
 use super::slab::Key;
 use super::thread::Thread;
@@ -114,15 +114,20 @@ pub(crate) fn send_sealed<S>(connection: &mut Connection<S>) -> Result<bool, Err
     Ok(true)
 }
 
-/// Tells the client how its session ends, if there is room for it. Whatever was to be said has been.
+/// Tells the client how its session ends, or that nothing is negotiated anew; not if other records wait already.
 pub(crate) fn send_alert<S>(connection: &mut Connection<S>, alert: Alert) {
     if !matches!(send_sealed(connection), Ok(true)) {
         return;
     }
-    if let Some(session) = &mut connection.tls {
-        let mut record = Vec::new();
-        session.seal_alert(alert, &mut record);
-        let _ = retry(|| send(&connection.socket, &record, FLAGS));
+    let Some(session) = &mut connection.tls else { return };
+    let mut record = Vec::new();
+    session.seal_alert(alert, &mut record);
+    let sent = retry(|| send(&connection.socket, &record, FLAGS)).unwrap_or(record.len());
+    if let Some(rest) = record.get(sent..).filter(|rest| !rest.is_empty()) {
+        // The record has its number: those that follow make no sense without it.
+        let busy = connection.busy.get_or_insert_default();
+        busy.sealed.extend_from_slice(rest);
+        busy.taken = connection.seen;
     }
 }
 
@@ -153,14 +158,14 @@ impl<H: Handler> Thread<H> {
         };
         let opened = session.open(input);
         let end = match (opened.alert, opened.closed) {
-            (Some(Alert::NoRenegotiation), None) => {
-                send_alert(connection, Alert::NoRenegotiation);
-                None
+            (Some(Alert::NoRenegotiation), closed) => {
+                if connection.queued() == 0 {
+                    send_alert(connection, Alert::NoRenegotiation);
+                }
+                closed.map(end_of)
             }
             (Some(alert), _) => Some(TlsEnd::Alert(alert)),
-            (None, Some(handoff_tls::Closed::Notify)) => Some(TlsEnd::Notify),
-            (None, Some(handoff_tls::Closed::Alert(_))) => Some(TlsEnd::Broken),
-            (None, None) => None,
+            (None, closed) => closed.map(end_of),
         };
         let rest = input.get(opened.used..).unwrap_or_default();
         if end.is_some() || !rest.is_empty() {
@@ -180,7 +185,9 @@ impl<H: Handler> Thread<H> {
     pub(crate) fn settle_tls(&mut self, key: Key) {
         let Some(connection) = self.slab.get_mut(key) else { return };
         let Some(session) = &connection.tls else { return };
+        // While something waits it goes along with that, later.
         if session.wants_to_send()
+            && connection.queued() == 0
             && transmit(connection, std::iter::empty(), &mut self.desk.scratch).is_err()
         {
             return self.lose(key);
@@ -189,19 +196,32 @@ impl<H: Handler> Thread<H> {
         if !busy.rest.is_empty() {
             return;
         }
-        match busy.end.take() {
-            None => connection.settle(),
-            Some(TlsEnd::Notify) => self.read_end(key),
-            Some(TlsEnd::Broken) => self.lose(key),
-            Some(TlsEnd::Alert(alert)) => {
+        let Some(end) = busy.end.take() else { return connection.settle() };
+        // What the connection has been given for its groups comes before.
+        self.flush(key);
+        let Some(connection) = self.slab.get_mut(key) else { return };
+        match end {
+            // Nothing more comes, and what waits still leaves: then the answer to it, a close_notify.
+            TlsEnd::Notify if matches!(connection.phase, Phase::Lingering { .. }) => {
+                self.read_end(key);
+            }
+            TlsEnd::Notify => self.finish(key, Ended::Lost),
+            TlsEnd::Broken => self.lose(key),
+            TlsEnd::Alert(alert) => {
                 tracing::debug!(%alert, "a TLS session is ended");
-                send_alert(connection, alert);
-                // What waits is of no use to the client any more, and nothing may leave without the session.
+                // What waits is of no use to the client any more.
                 connection.busy = None;
-                connection.tls = None;
+                send_alert(connection, alert);
                 self.finish(key, Ended::Lost);
             }
         }
+    }
+}
+
+fn end_of(closed: Closed) -> TlsEnd {
+    match closed {
+        Closed::Notify => TlsEnd::Notify,
+        Closed::Alert(_) => TlsEnd::Broken,
     }
 }
 
