@@ -9,6 +9,9 @@ use crate::tls_handoff::PROTECTIONS;
 /// Every WebSocket so far was served by the way that the engine has, and nothing is left of them.
 fn all_were_served(site: &Site, backend: &Backend) {
     backend.wait_active(0);
+    wait_until("a WebSocket is logged", || {
+        site.nginx.access_log().iter().any(|line| line.get("request").starts_with("GET /ws"))
+    });
     site.nginx.wait_inactive();
     let expected = if is_strict() { "tls" } else { "tunnel" };
     let lines = site.nginx.access_log();

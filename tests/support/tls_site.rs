@@ -4,7 +4,7 @@ use super::frame::Frame;
 use super::metrics::{self, LOCATION, ZONE};
 use super::nginx::Builder;
 use super::s_client::SClient;
-use super::{FakeBackend, Nginx, net, python, tls};
+use super::{FakeBackend, Nginx, net, python, tls, wait_until};
 
 /// The head of a WebSocket.
 pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
@@ -86,10 +86,14 @@ impl Site {
     /// Every WebSocket so far ended like this, and nothing is left of them.
     pub fn all_were(&self, result: &str, error: &str) {
         self.nginx.wait_inactive();
+        // A client that nginx has not accepted yet is not active either.
+        wait_until("a WebSocket is logged", || {
+            self.nginx.access_log().iter().any(|line| line.get("request").starts_with("GET /ws"))
+        });
+        self.nginx.wait_inactive();
         let lines = self.nginx.access_log();
         let sockets: Vec<_> =
             lines.iter().filter(|line| line.get("request").starts_with("GET /ws")).collect();
-        assert!(!sockets.is_empty());
         for line in sockets {
             assert_eq!((line.get("result"), line.get("error")), (result, error), "{line:?}");
         }
