@@ -55,12 +55,6 @@ mod registration;
 mod reload;
 // wss, through the tunnel.
 mod tls;
-// wss, carried on by the real backend.
-mod tls_engine;
-// wss, handed over with its TLS session.
-mod tls_handoff;
-// wss that has to stay with nginx.
-mod tls_kept;
 // Everything that can become of a request is counted once, in memory that outlives reloads, and shown.
 mod counters;
 mod counters_attempts;

@@ -22,8 +22,6 @@ pub(crate) struct Head {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) offers_descriptor: bool,
-    /// The same of a client that speaks TLS, with its session.
-    pub(crate) offers_tls: bool,
     pub(crate) handshake: OpeningHandshake,
 }
 
@@ -88,11 +86,9 @@ async fn read_patiently(
             parse_at = 2 * filled;
             if let Some((mut head, len)) = parse(read)? {
                 // Over TCP the kernel would swallow the descriptor, whoever says that it follows.
-                let is_unix = matches!(socket, Socket::Unix(_));
-                head.offers_descriptor &= is_unix;
-                head.offers_tls &= is_unix;
+                head.offers_descriptor &= matches!(socket, Socket::Unix(_));
                 let behind = Bytes::copy_from_slice(read.get(len..).unwrap_or_default());
-                if (head.offers_descriptor || head.offers_tls) && !behind.is_empty() {
+                if head.offers_descriptor && !behind.is_empty() {
                     return Err(AcceptError::Invalid("bytes came before the answer"));
                 }
                 return Ok((head, behind));
@@ -155,8 +151,8 @@ fn parse(buf: &[u8]) -> Result<Option<(Head, usize)>, AcceptError> {
             .try_append(name, value)
             .map_err(|_| AcceptError::Invalid("there are too many fields"))?;
     }
-    let handoff_protocol::Request { offers_descriptor, offers_tls, len, .. } = request;
-    Ok(Some((Head { uri, headers, offers_descriptor, offers_tls, handshake }, len)))
+    let offers_descriptor = request.offers_descriptor;
+    Ok(Some((Head { uri, headers, offers_descriptor, handshake }, request.len)))
 }
 
 /// What to tell a peer whose head is no offer; nothing to one that has left.

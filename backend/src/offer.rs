@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use handoff_protocol::{Way, tokens};
+use handoff_protocol::tokens;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -102,8 +102,7 @@ impl Offer {
     /// To accept: see [`Acceptance::send`].
     pub fn accept(self) -> Acceptance {
         let answer = Answer::new(StatusCode::SWITCHING_PROTOCOLS);
-        let (protocol, compression, carries_tls, error) = (None, None, false, None);
-        Acceptance { offer: self, answer, protocol, compression, carries_tls, error }
+        Acceptance { offer: self, answer, protocol: None, compression: None, error: None }
     }
 
     /// To refuse: the client gets this status, once the refusal is awaited.
@@ -134,7 +133,6 @@ pub struct Acceptance {
     answer: Answer,
     protocol: Option<String>,
     compression: Option<Agreement>,
-    carries_tls: bool,
     error: Option<AnswerError>,
 }
 
@@ -155,14 +153,6 @@ impl Acceptance {
         let offers = self.offer.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS);
         self.compression =
             handoff_websocket::negotiate(offers.iter().map(|value| value.as_bytes()));
-        self
-    }
-
-    /// Takes the TLS session along with a client that speaks TLS, where nginx offers it: for
-    /// [`send_detached`](Self::send_detached) and an [`Engine`](crate::engine::Engine), which carries the session on. Without
-    /// this, and with [`send`](Self::send), nginx keeps the session and tunnels.
-    pub fn carry_tls(mut self) -> Acceptance {
-        self.carries_tls = true;
         self
     }
 
@@ -196,7 +186,6 @@ impl Acceptance {
     /// ([`HandoffError::Full`]) 503.
     pub async fn send(mut self) -> Result<Client, HandoffError> {
         self.compression = None;
-        self.carries_tls = false;
         let (arrived, request) = self.arrive().await?;
         let stream = match arrived {
             Arrived::Descriptor(taken) => taken.attach()?,
@@ -213,7 +202,7 @@ impl Acceptance {
     /// As [`send`](Self::send).
     pub async fn send_detached(self) -> Result<DetachedClient, HandoffError> {
         let (arrived, request) = self.arrive().await?;
-        let (owned, early, tls) = match arrived {
+        let (owned, early) = match arrived {
             Arrived::Descriptor(taken) => taken.detach(),
             Arrived::Here(socket, early) => {
                 let fd = socket.into_fd();
@@ -222,11 +211,10 @@ impl Acceptance {
                         fd.map_err(|source| HandoffError::Client { call: "epoll_ctl", source })?,
                     ),
                     early,
-                    None,
                 )
             }
         };
-        Ok(DetachedClient::new(owned, early, request, tls))
+        Ok(DetachedClient::new(owned, early, request))
     }
 
     async fn arrive(mut self) -> Result<(Arrived, Request), HandoffError> {
@@ -236,13 +224,7 @@ impl Acceptance {
             answer::send_error(socket, &options).await;
             return Err(error.into());
         }
-        // A client whose session stays with nginx is tunnelled.
-        let way = if head.offers_tls && self.carries_tls {
-            Some(Way::FdTls)
-        } else {
-            head.offers_descriptor.then_some(Way::Fd)
-        };
-        let handover = if way.is_some() {
+        let handover = if head.offers_descriptor {
             socket.unless_answered(LastWord::Unavailable);
             Some(permits.handovers.try_acquire_owned().map_err(|_| HandoffError::Full)?)
         } else {
@@ -252,14 +234,9 @@ impl Acceptance {
         let fields = &mut self.answer.headers;
         fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        if let Some(way) = way {
+        if head.offers_descriptor {
             let keepalive = reuse.as_ref().is_some_and(Reuse::has_room);
-            let handoff = match (way, keepalive) {
-                (Way::Fd, true) => "fd; keepalive",
-                (Way::Fd, false) => "fd",
-                (Way::FdTls, true) => "fd-tls; keepalive",
-                (Way::FdTls, false) => "fd-tls",
-            };
+            let handoff = if keepalive { "fd; keepalive" } else { "fd" };
             fields.insert(HANDOFF, HeaderValue::from_static(handoff));
         } else if let Ok(accept) = HeaderValue::from_bytes(&head.handshake.accept) {
             fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
@@ -279,9 +256,8 @@ impl Acceptance {
         drop((self.answer, permits.pending));
 
         let (arrived, source) = match socket {
-            Socket::Unix(nginx) if way.is_some() => {
-                let has_tls = way == Some(Way::FdTls);
-                let (taken, behind) = receive::client(&nginx, has_tls, &options).await?;
+            Socket::Unix(nginx) if head.offers_descriptor => {
+                let (taken, behind) = receive::client(&nginx, &options).await?;
                 if let Some(reuse) = &reuse {
                     reuse.keep(nginx, peer, behind);
                 }

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use handoff_metrics::Cause;
-use handoff_protocol::{RequestHead, RequestHeadError, Way};
+use handoff_protocol::{RequestHead, RequestHeadError};
 use nginx_sys::{
     NGX_ESCAPE_URI, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_LOG_ERR, NGX_LOG_INFO, ngx_chain_t,
     ngx_chain_writer, ngx_escape_uri, ngx_http_request_t, ngx_int_t, ngx_uint_t,
@@ -26,8 +26,7 @@ pub fn prepare(r: Request) -> Result<(), ngx_int_t> {
         return Err(internal);
     };
     context.set_fields.set(set_header::evaluate(r, conf).map_err(|OutOfMemory| internal)?);
-    context.head.set(encode(r, u, context, context.way.get())?.as_ptr());
-    context.head_way.set(context.way.get());
+    context.head.set(encode(r, u, context, context.movable)?.as_ptr());
     Ok(())
 }
 
@@ -60,9 +59,9 @@ pub unsafe extern "C" fn output_filter(data: *mut c_void, input: *mut ngx_chain_
     let mut chain = input;
     if !input.is_null() {
         context.ledger.asking(r);
-        let offer = context.way.get().filter(|_| u.peer_is_unix());
+        let offer = context.movable && u.peer_is_unix();
         context.offered.set(offer);
-        if offer != context.head_way.get() {
+        if offer != context.movable {
             let Ok(other) = encode(r, u, context, offer) else {
                 context.ledger.fail_attempt(Cause::Local);
                 return nginx::ERROR;
@@ -86,7 +85,7 @@ fn encode(
     r: Request,
     u: Upstream,
     context: Context,
-    offer: Option<Way>,
+    offer: bool,
 ) -> Result<NonNull<ngx_chain_t>, ngx_int_t> {
     let internal = |OutOfMemory| NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     let pool = r.pool();
@@ -97,8 +96,13 @@ fn encode(
         None => host(r).map_err(internal)?,
     };
 
-    let head =
-        RequestHead { target, host, client_fields: r.fields(), set_fields: set.others, offer };
+    let head = RequestHead {
+        target,
+        host,
+        client_fields: r.fields(),
+        set_fields: set.others,
+        offer_descriptor: offer,
+    };
 
     let complain = |error: RequestHeadError| {
         let level = if error.status() < 500 { NGX_LOG_INFO } else { NGX_LOG_ERR };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use handoff_protocol::{Commit, CommitDecoder, OFFER};
+use handoff_protocol::{CommitDecoder, OFFER};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
 use super::PATIENCE;
@@ -107,24 +107,9 @@ impl Peer {
         early_data
     }
 
-    /// As [`Peer::recv_commit`] with a TLS session; all that it says.
-    pub fn recv_tls_commit(&mut self) -> Commit {
-        let commit = self.recv_kept_tls_commit();
-        assert!(self.recv_to_end().is_empty(), "bytes after the commit");
-        commit
-    }
-
-    /// The same on a connection that nginx may keep.
-    pub fn recv_kept_tls_commit(&mut self) -> Commit {
-        self.recv_kept(CommitDecoder::new(1 << 20).with_tls())
-    }
-
     /// Receives the commit on a connection that nginx may keep; the early data.
     pub fn recv_kept_commit(&mut self) -> Vec<u8> {
-        self.recv_kept(CommitDecoder::new(1 << 20)).early_data
-    }
-
-    fn recv_kept(&mut self, mut decoder: CommitDecoder) -> Commit {
+        let mut decoder = CommitDecoder::new(1 << 20);
         let mut bytes = [0; 8192];
         loop {
             let len = self.recv(&mut bytes).expect("a commit");
@@ -135,7 +120,7 @@ impl Peer {
                 break;
             }
         }
-        decoder.into_commit().expect("a whole commit")
+        decoder.into_commit().expect("a whole commit").early_data
     }
 
     /// Answers with acceptance and receives the client.

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
-use handoff_tls::{Alert, Session};
 use handoff_websocket::{Agreement, Decoder};
 
 use super::groups::Memberships;
@@ -30,8 +29,6 @@ pub(crate) struct Connection<S> {
     pub(crate) agreement: Option<Agreement>,
     /// The application's; there from `on_open` on.
     pub(crate) state: Option<S>,
-    /// The session of a client that speaks TLS.
-    pub(crate) tls: Option<Box<Session>>,
     /// None: between messages, and nothing waits to be sent.
     pub(crate) busy: Option<Box<Busy>>,
 }
@@ -50,28 +47,11 @@ pub(crate) enum Phase {
     },
 }
 
-/// How a client's TLS session ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TlsEnd {
-    /// By close_notify: as an end of file.
-    Notify,
-    /// The client has broken it off.
-    Broken,
-    /// This side does, with this alert.
-    Alert(Alert),
-}
-
 /// What a connection needs while it is in the middle of something.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
     /// What came and had no place in the last turn.
     pub(crate) rest: Vec<u8>,
-    /// The beginning of a TLS record.
-    pub(crate) record: Vec<u8>,
-    /// How the client has ended its TLS session, behind what is in `rest`.
-    pub(crate) end: Option<TlsEnd>,
-    /// TLS records, or the rest of one, that the socket had no room for. They come before the queue, which is not sealed.
-    pub(crate) sealed: Vec<u8>,
     /// In the middle of a frame or a message.
     pub(crate) decoder: Option<Decoder>,
     /// Frames that the socket had no room for; the first may be sent in part.
@@ -107,17 +87,14 @@ impl Busy {
 
 impl<S> Connection<S> {
     pub(crate) fn queued(&self) -> usize {
-        self.busy.as_ref().map_or(0, |busy| busy.queued + busy.sealed.len())
+        self.busy.as_ref().map_or(0, |busy| busy.queued)
     }
 
     /// Frees the box when nothing is under way any more.
     pub(crate) fn settle(&mut self) {
         let idle = |busy: &Busy| {
-            let has_input = busy.decoder.is_some()
-                || !(busy.rest.is_empty() && busy.record.is_empty())
-                || busy.end.is_some()
-                || busy.unread;
-            !has_input && busy.queue.is_empty() && busy.sealed.is_empty()
+            let has_input = busy.decoder.is_some() || !busy.rest.is_empty() || busy.unread;
+            !has_input && busy.queue.is_empty()
         };
         if self.busy.as_deref().is_some_and(idle) {
             self.busy = None;

@@ -37,7 +37,6 @@ impl<H: Handler> Thread<H> {
         if let Some(busy) = connection.busy.as_deref_mut() {
             busy.decoder = None;
             busy.rest = Vec::new();
-            busy.record = Vec::new();
         }
         connection.phase = Phase::Lingering { shut: false };
         if connection.queued() == 0 {
@@ -52,8 +51,7 @@ impl<H: Handler> Thread<H> {
     pub(crate) fn read_end(&mut self, key: Key) {
         self.end_conversation(key, Ended::Lost);
         let Some(connection) = self.slab.get_mut(key) else { return };
-        let is_waiting = connection.queued() > 0;
-        match connection.busy.as_deref_mut().filter(|_| is_waiting) {
+        match connection.busy.as_deref_mut().filter(|busy| busy.queued > 0) {
             // The end is read again once all is out.
             Some(busy) => busy.unread = true,
             None => self.lose(key),

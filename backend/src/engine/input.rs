@@ -59,8 +59,7 @@ impl<H: Handler> Thread<H> {
             let mut rest = std::mem::take(&mut busy.rest);
             // What has come since is for the next turn.
             self.take_turn(key);
-            self.feed(key, &mut rest);
-            return self.settle_tls(key);
+            return self.feed(key, &mut rest);
         }
         let received = recv(&connection.socket, &mut self.buffer[..], RecvFlags::DONTWAIT);
         let len = match received {
@@ -75,18 +74,13 @@ impl<H: Handler> Thread<H> {
         };
         connection.seen = self.now;
         // Less than there was room for was all; unless there is an end to be read, which epoll does not report again.
-        let (phase, has_tls) = (connection.phase, connection.tls.is_some());
+        let phase = connection.phase;
         if connection.ended || len == self.buffer.len() {
             self.take_turn(key);
         }
         if !matches!(phase, Phase::Lingering { .. }) {
             let mut buffer = std::mem::take(&mut self.buffer);
-            let input = buffer.get_mut(..len).unwrap_or_default();
-            if has_tls {
-                self.feed_sealed(key, input);
-            } else {
-                self.feed(key, input);
-            }
+            self.feed(key, buffer.get_mut(..len).unwrap_or_default());
             self.buffer = buffer;
         }
     }

@@ -44,7 +44,6 @@ mod prepared;
 mod slab;
 mod sweep;
 mod thread;
-mod transmit;
 
 use std::fmt;
 use std::io;
@@ -142,8 +141,8 @@ impl<H: Handler> Engine<H> {
         client: DetachedClient,
         ticket: H::Ticket,
     ) -> Result<(), Box<DetachedClient>> {
-        let (socket, early, request, tls) = client.into_owned();
-        let mut arrival = Arrival { socket, early, request, tls, ticket };
+        let (socket, early, request) = client.into_owned();
+        let mut arrival = Arrival { socket, early, request, ticket };
         let Shared { loads, mailboxes, arrivals, turn, .. } = &*self.0;
         let turn = turn.fetch_add(1, Ordering::Relaxed);
         let after =
@@ -164,8 +163,7 @@ impl<H: Handler> Engine<H> {
                 Err(back) => arrival = *back,
             }
         }
-        let Arrival { socket, early, request, tls, .. } = arrival;
-        Err(Box::new(DetachedClient::new(socket, early, request, tls)))
+        Err(Box::new(DetachedClient::new(arrival.socket, arrival.early, arrival.request)))
     }
 
     /// Whether there is a thread that would serve another client.

@@ -54,8 +54,7 @@ impl<H: Handler> Thread<H> {
             if let Some((key, connection)) = self.slab.at(place) {
                 let is_open = connection.phase == Phase::Open;
                 let limit = if is_open { send_timeout } else { send_timeout.min(closing) };
-                let is_waiting = connection.queued() > 0;
-                let stuck = connection.busy.as_ref().filter(|_| is_waiting);
+                let stuck = connection.busy.as_ref().filter(|busy| !busy.queue.is_empty());
                 if stuck.is_some_and(|busy| older(self.now, busy.taken, Some(limit))) {
                     self.lose(key);
                 } else if is_open {

@@ -21,7 +21,6 @@ use super::output::Sent;
 use super::poller::{Poller, Ready};
 use super::slab::{Key, Slab};
 use super::sweep::Sweeper;
-use super::transmit::Scratch;
 
 /// Messages from elsewhere that are sent in a round.
 const ROUND: usize = 8192;
@@ -82,7 +81,6 @@ impl<H: Handler> Thread<H> {
             thread: index,
             mailboxes,
             out: Vec::new(),
-            scratch: Scratch::default(),
             deflater: Default::default(),
             roster: Roster::new(index),
             traffic: Traffic::default(),
@@ -135,7 +133,6 @@ impl<H: Handler> Thread<H> {
                 self.poller.poll(&mut events)?;
             }
             self.now = (self.begin.elapsed().as_millis() / 100) as Tenths;
-            self.desk.scratch.now = self.now;
             if patience.is_some_and(|patience| ticked.elapsed() >= patience) {
                 ticked = Instant::now();
                 tick = true;
@@ -224,7 +221,7 @@ impl<H: Handler> Thread<H> {
     }
 
     fn open(&mut self, arrival: Arrival<H::Ticket>) {
-        let Arrival { mut socket, early, request, tls, ticket } = arrival;
+        let Arrival { mut socket, early, request, ticket } = arrival;
         let agreement = request.compression;
         let Some(socket) = socket.take() else { return };
         let now = self.now;
@@ -239,7 +236,6 @@ impl<H: Handler> Thread<H> {
             ended: false,
             agreement,
             state: None,
-            tls,
             busy: None,
         });
         // Dropped, its socket is closed; nobody has that many.
@@ -261,7 +257,6 @@ impl<H: Handler> Thread<H> {
         if let Some((code, reason)) = close {
             self.close(key, code, reason, Cause::Application);
         }
-        self.settle_tls(key);
         if !early.is_empty() {
             let mut early = Vec::from(early);
             self.feed(key, &mut early);

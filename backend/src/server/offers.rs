@@ -67,7 +67,6 @@ async fn answer(offer: Offer, shared: Arc<Shared>, alive: Alive) {
     let number = shared.next_client.fetch_add(1, Ordering::Relaxed);
     match &shared.engine {
         Some(engine) => {
-            let acceptance = acceptance.carry_tls();
             let Some(client) = arrived(acceptance.send_detached().await, &shared) else { return };
             connected(client.request(), number, &shared);
             if engine.serve(client, Ticket { route, number, admission }).is_err() {

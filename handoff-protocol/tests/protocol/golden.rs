@@ -3,7 +3,7 @@
 use std::fs;
 
 use handoff_protocol::{
-    AnswerKind, CommitDecoder, OFFER, RequestHead, RequestLine, Way, encode_answer, encode_commit,
+    AnswerKind, CommitDecoder, OFFER, RequestHead, RequestLine, encode_answer, encode_commit,
     parse_answer, parse_request, section, validate,
 };
 
@@ -29,7 +29,7 @@ fn the_request_head_is_written_as_specified() {
             (b"X-Forwarded-For", b"192.0.2.7"),
             (b"X-Forwarded-Proto", b"http"),
         ],
-        offer: Some(Way::Fd),
+        offer_descriptor: true,
     };
     let mut out = [0; 1024];
     let len = head.encode(&mut out).unwrap();
@@ -52,7 +52,7 @@ fn the_request_head_is_read_as_specified() {
 #[test]
 fn answers_are_read_as_specified() {
     for (bytes, status, kind) in [
-        (vectors::ANSWER_HANDOFF, 101, AnswerKind::Handoff(Way::Fd)),
+        (vectors::ANSWER_HANDOFF, 101, AnswerKind::Handoff),
         (vectors::ANSWER_TUNNEL, 101, AnswerKind::Tunnel),
         (vectors::ANSWER_REFUSAL, 403, AnswerKind::Refusal),
     ] {

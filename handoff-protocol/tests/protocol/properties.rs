@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use handoff_protocol::{
-    ChunkedDecoder, CommitDecoder, RequestHead, RequestLine, Way, accept_key, commit_len,
-    encode_answer, encode_commit, has_token, parse_answer, parse_request, same_field_name, section,
-    tokens, validate,
+    ChunkedDecoder, CommitDecoder, RequestHead, RequestLine, accept_key, commit_len, encode_answer,
+    encode_commit, has_token, parse_answer, parse_request, same_field_name, section, tokens,
+    validate,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -62,7 +62,7 @@ proptest! {
             host: b"example.com",
             client_fields: borrowed(&fields),
             set_fields: &[(b"Y-Set", b"1")],
-            offer: offer.then_some(Way::Fd),
+            offer_descriptor: offer,
         };
         let mut out = vec![0; head.encoded_len().unwrap()];
         prop_assert_eq!(head.encode(&mut out), Ok(out.len()));
@@ -91,7 +91,7 @@ proptest! {
             host: b"example.com",
             client_fields: borrowed(&fields),
             set_fields: &[(b"X-Real-IP", b"192.0.2.7"), (b"X-Forwarded-For", b"")],
-            offer: offer.then_some(Way::Fd),
+            offer_descriptor: offer,
         };
         let mut out = vec![0; head.encoded_len().unwrap()];
         prop_assert_eq!(head.encode(&mut out), Ok(out.len()));
@@ -255,7 +255,7 @@ proptest! {
             host: &other,
             client_fields: fields.into_iter(),
             set_fields: &[(&method, &bytes)],
-            offer: Some(Way::Fd),
+            offer_descriptor: true,
         };
         let mut out = [0; 64];
         let _ = (head.encoded_len(), head.encode(&mut out));

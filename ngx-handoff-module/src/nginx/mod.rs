@@ -9,7 +9,6 @@ mod regex;
 mod request;
 mod request_flags;
 mod slab;
-pub mod tls;
 mod upstream;
 
 pub use conf::{ComplexValue, List, arguments};

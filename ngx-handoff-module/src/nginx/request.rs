@@ -172,48 +172,6 @@ impl Request {
         }
     }
 
-    /// Room behind the early data, of which there may be `most` bytes altogether. It begins with a move to a buffer of that
-    /// size: the one that nginx reads heads into is as small as the head allows.
-    pub fn early_room(self, most: usize) -> Result<(*mut u8, usize), OutOfMemory> {
-        // SAFETY: a live request has a header buffer, with start <= pos <= last <= end.
-        let capacity = unsafe {
-            let b: &ngx_buf_t = &*(*self.raw()).header_in;
-            (b.end as usize).saturating_sub(b.pos as usize)
-        };
-        let early = self.early_data();
-        if early.len() > most {
-            return Err(OutOfMemory);
-        }
-        if capacity < most {
-            let memory = self.pool().bytes(most)?;
-            for (to, from) in memory.iter_mut().zip(early) {
-                *to = *from;
-            }
-            let chain = self.pool().chain(memory)?;
-            // SAFETY: a fresh buffer. nginx itself reads heads into one or another; from the content phase on it only looks
-            // at what `header_in` still holds, and only for this request: TLS connections end with it.
-            unsafe {
-                let b = (*chain.as_ptr()).buf;
-                (*b).last = (*b).pos.add(early.len());
-                (*self.raw()).header_in = b;
-                flags::keepalive::set(self.raw(), 0);
-            }
-        }
-        // SAFETY: as above.
-        let last = unsafe { (*(*self.raw()).header_in).last };
-        Ok((last, most.saturating_sub(self.early_data().len())))
-    }
-
-    /// `len` bytes of [`Self::early_room`] have been filled.
-    pub fn add_early_data(self, len: usize) {
-        // SAFETY: as in `early_room`; not beyond the buffer's end.
-        unsafe {
-            let b = (*self.raw()).header_in;
-            let room = ((*b).end as usize).saturating_sub((*b).last as usize);
-            (*b).last = (*b).last.add(len.min(room));
-        }
-    }
-
     /// Whether the client has sent anything after its request head, read or not.
     pub fn has_bytes_after_head(self) -> bool {
         !self.early_data().is_empty() || self.connection().has_unread_bytes()
