@@ -21,6 +21,7 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY tests/tests.rs tests/
 COPY scripts/deps.sh scripts/module.sh scripts/
 COPY handoff-protocol handoff-protocol
+COPY handoff-tls handoff-tls
 COPY handoff-websocket handoff-websocket
 COPY handoff-metrics handoff-metrics
 COPY ngx-handoff-module ngx-handoff-module

@@ -12,6 +12,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 # Given on the command line or in the environment, handed to the scripts.
 PORT ?= 8080
+# Another port of the demo's, with TLS; empty: none.
+TLS_PORT ?=
 CONNECTIONS ?= 15000
 ROUNDS ?= 10
 MINUTES ?= 30
@@ -20,6 +22,8 @@ SECONDS ?= 60
 NGINX ?=
 # Which cases of the Autobahn test suite; empty: 1 to 10.
 CASES ?=
+# Not empty: over wss.
+TLS ?=
 # Which engine of the backend the tests are for: empty (parked, and the backend's own tests for both), or `tasks`.
 ENGINE ?=
 # The revision of the Debian packages; of which Debian the tests of the packages are (empty: 12 and 13).
@@ -30,7 +34,7 @@ export WS_HANDOFF_TEST_ENGINE := $(ENGINE)
 endif
 # nginx itself would take this variable of the environment for sockets that it inherits.
 unexport NGINX
-export PORT
+export PORT TLS_PORT
 
 # Every cargo command covers the whole workspace in the release profile: another selection of packages or another
 # profile gives nginx-sys another fingerprint, and nginx would be compiled once more for it.
@@ -63,7 +67,7 @@ examples: ## Build the services of examples/ into build/examples/
 	@$(CARGO) build $(CARGO_FLAGS) --examples --message-format=json-render-diagnostics | python3 scripts/stage.py build examples
 
 .PHONY: run
-run: build $(VENV) ## Run the demo on http://127.0.0.1:8080 until Ctrl-C (PORT=9090)
+run: build $(VENV) ## Run the demo on http://127.0.0.1:8080 until Ctrl-C (PORT=9090; TLS_PORT=8443: https, too)
 	@exec scripts/run.sh
 
 .PHONY: module
@@ -92,13 +96,18 @@ test-valgrind: build examples $(VENV) $(PROMTOOL) ## Run end-to-end tests under 
 	@scripts/deps.sh test valgrind
 	@scripts/valgrind.sh $(CARGO_FLAGS)
 
+.PHONY: test-ktls
+test-ktls: build $(VENV) ## Run the end-to-end tests of TLS with --tls kernel, under a kernel that has it
+	@scripts/deps.sh test
+	@scripts/ktls.sh $(CARGO_FLAGS)
+
 .PHONY: fuzz
 fuzz: ## Fuzz everything that reads bytes from outside, each target for SECONDS=60
 	@scripts/deps.sh build fuzz
 	@scripts/fuzz.sh $(SECONDS)
 
 .PHONY: test-browser
-test-browser: build build/venv-tests/installed ## Test the demo page in Chromium
+test-browser: build build/venv-tests/installed ## Test the demo page in Chromium, also with TLS
 	@scripts/deps.sh browser
 	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/browser
 
@@ -112,10 +121,17 @@ test-monitoring: build build/venv-tests/installed $(PROMTOOL) $(PROMETHEUS) ## T
 	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/monitoring
 
 .PHONY: test-autobahn
-test-autobahn: build ## Run the Autobahn test suite through nginx and the backend (CASES="12.* 13.*" ENGINE=tasks)
+test-autobahn: build ## Run the Autobahn test suite through nginx and the backend (TLS=1 CASES="12.* 13.*" ENGINE=tasks)
 	@scripts/deps.sh autobahn
 	@tests/autobahn/install.sh build/autobahn
-	@python3 tests/autobahn/run.py --suite build/autobahn --engine "$(or $(ENGINE),parked)" $(foreach case,$(CASES),'$(case)')
+	@python3 tests/autobahn/run.py --suite build/autobahn --engine "$(or $(ENGINE),parked)" $(if $(TLS),--tls) $(foreach case,$(CASES),'$(case)')
+
+.PHONY: test-clients
+test-clients: build $(VENV) ## Test wss with clients in Go and Node (installs both)
+	@scripts/deps.sh test go node
+	@cd tests/clients/go && test -z "$$(gofmt -l . | tee /dev/stderr)" && export GOCACHE=$(CURDIR)/build/go/cache && go vet . && \
+		go build -buildvcs=false -o ../../../build/go/client .
+	@$(CARGO) test $(CARGO_FLAGS) --test tests -- --ignored tls_languages::
 
 .PHONY: test-static
 test-static: build examples $(VENV) ## Build nginx with --add-module and --add-dynamic-module, and run the end-to-end tests on both
@@ -157,9 +173,10 @@ fmt: ## Format the sources
 	@$(CARGO) fmt --all
 	@$(CARGO) fmt --manifest-path handoff-protocol/fuzz/Cargo.toml
 	@$(CARGO) fmt --manifest-path handoff-websocket/fuzz/Cargo.toml
+	@$(CARGO) fmt --manifest-path handoff-tls/fuzz/Cargo.toml
 
 .PHONY: bench
-bench: bench-throughput bench-fanout bench-idle bench-handshakes bench-report ## Take every figure of docs/performance.md, and write them there
+bench: bench-throughput bench-fanout bench-idle bench-handshakes bench-tls bench-report ## Take every figure of docs/performance.md, and write them there
 
 .PHONY: bench-throughput
 bench-throughput: build ## Messages a second, latency and CPU time: handed over, direct, proxied (ROUNDS=10)
@@ -176,6 +193,12 @@ bench-idle: build ## Memory of idle connections, handed over, direct and proxied
 .PHONY: bench-handshakes
 bench-handshakes: build ## CPU time of opening connections, handed over and proxied (ROUNDS=10)
 	@python3 bench/handshakes.py --rounds $(ROUNDS)
+
+.PHONY: bench-tls
+bench-tls: build ## The same of wss: messages, memory and handshakes, handed over and proxied (CONNECTIONS=15000 ROUNDS=10)
+	@python3 bench/throughput.py --tls --rounds $(ROUNDS)
+	@python3 bench/idle.py --tls --connections $(CONNECTIONS)
+	@python3 bench/handshakes.py --tls --rounds $(ROUNDS)
 
 .PHONY: bench-soak
 bench-soak: build ## Clients that come, talk and go: whether memory stays where it is (MINUTES=30)

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 from servers import BUILD, BenchError
 
@@ -13,16 +14,22 @@ CONCURRENCY = 4
 
 
 class Clients:
-    """`count` connections to `path`, open from `__enter__` on, more of them by `open`; idle but for what is asked of them."""
+    """`count` connections to `path`, open from `__enter__` on, more of them by `open`; idle but for what is asked of them.
 
-    def __init__(self, port: int, path: str, count: int, concurrency: int = CONCURRENCY):
+    With a `certificate` they speak TLS, with a server that has it.
+    """
+
+    def __init__(
+        self, port: int, path: str, count: int, concurrency: int = CONCURRENCY, certificate: Path | None = None
+    ):
         self.port, self.path, self.count, self.concurrency = port, path, count, concurrency
+        self.certificate = certificate
         self._processes: list[subprocess.Popen] = []
 
     def __enter__(self):
         for index in range(PROCESSES):
             # An address each: one alone has some 28,000 ports for all connections to the same server.
-            command = [LOAD, *target(self.port, self.path, f"127.0.1.{index + 1}"), "idle"]
+            command = [LOAD, *target(self.port, self.path, f"127.0.1.{index + 1}", self.certificate), "idle"]
             command += ["--concurrency", str(self.concurrency)]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             self._processes.append(subprocess.Popen(command, text=True, bufsize=1, **pipes))
@@ -81,9 +88,9 @@ class Clients:
             raise BenchError(f"{errors} connections failed at {self.path}:\n  " + "\n  ".join(shown[:5]))
 
 
-def measure(port: int, path: str, mode: str, **options) -> dict:
-    """One run of ws-handoff-load; its figures."""
-    command = [LOAD, *target(port, path, "127.0.1.1"), mode]
+def measure(port: int, path: str, mode: str, certificate: Path | None = None, **options) -> dict:
+    """One run of ws-handoff-load; its figures. With a `certificate` over TLS, with a server that has it."""
+    command = [LOAD, *target(port, path, "127.0.1.1", certificate), mode]
     for name, value in options.items():
         command += [f"--{name.replace('_', '-')}", str(value)]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -92,5 +99,6 @@ def measure(port: int, path: str, mode: str, **options) -> dict:
     return json.loads(run.stdout)
 
 
-def target(port: int, path: str, source: str) -> list[str]:
-    return ["--connect", f"127.0.0.1:{port}", "--path", path, "--source", source]
+def target(port: int, path: str, source: str, certificate: Path | None) -> list[str]:
+    tls = ["--tls", str(certificate)] if certificate else []
+    return ["--connect", f"127.0.0.1:{port}", "--path", path, "--source", source, *tls]

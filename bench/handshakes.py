@@ -1,11 +1,14 @@
 """What a WebSocket's opening costs in CPU time: handed over, and through proxy_pass.
 
     make bench-handshakes [ROUNDS=10]
+    make bench-tls [ROUNDS=10]            with --tls, and more
 
 One nginx (two workers) and one backend serve all ways in turn, round by round, so that whatever else the machine does
 befalls each of them. CPU time is what the kernel's scheduler counted (first field of /proc/PID/schedstat: user and system,
 in nanoseconds), divided by the connections. "open" is up to the last client's 101; "whole" includes what
 closing it costs. Clients are few at a time, and the same for each way; they share the machine's cores with the servers.
+
+With --tls there is a whole TLS handshake before each opening, with a P-256 certificate; no session is resumed.
 """
 
 import argparse
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clients import Clients
-from results import DIRECTORY, save
+from results import DIRECTORY, Target, save
 from servers import BenchError, Servers, isolate, wait_until
 
 # Name, path, and what nginx keeps of a connection.
@@ -45,11 +48,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="rounds of all ways (10)")
     parser.add_argument("--connections", type=int, default=2000, help="connections of each way in a round (2000)")
+    parser.add_argument("--tls", action="store_true", help="clients speak TLS with nginx (wss)")
     arguments = parser.parse_args()
     costs = {name: Costs() for name, _, _ in WAYS}
     is_isolated = isolate()
     try:
-        with Servers(DIRECTORY / "parked") as servers:
+        with Servers(DIRECTORY / "parked", tls=arguments.tls) as servers:
             # The first round fills caches, heaps and connection tables.
             for turn in range(arguments.rounds + 1):
                 for name, path, kept in WAYS:
@@ -68,14 +72,15 @@ def main() -> int:
         | {column: statistics.median(values) for column, values in vars(cost).items()}
         for name, cost in costs.items()
     ]
-    save("handshakes", is_isolated, vars(arguments), {"rows": rows}, [])
+    name = "handshakes-tls" if arguments.tls else "handshakes"
+    save(name, is_isolated, vars(arguments), {"rows": rows}, tls_targets(costs) if arguments.tls else [])
     return 0
 
 
 def one_round(servers: Servers, path: str, kept: int, count: int) -> dict[str, float]:
     workers, backends = servers.nginx_workers(), servers.backend_pids()
     before = cpu(workers), cpu(backends)
-    with Clients(servers.port, path, 0, concurrency=CONCURRENCY) as clients:
+    with Clients(servers.port, path, 0, CONCURRENCY, servers.certificate) as clients:
         begun = time.monotonic()
         clients.open(count)
         took = time.monotonic() - begun
@@ -107,6 +112,18 @@ def cpu(pids: list[int]) -> float:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             total += int((thread / "schedstat").read_text().split()[0])
     return total / 1e9
+
+
+def tls_targets(costs: dict[str, Costs]) -> list[Target]:
+    """Of both ways that hand over, against what people have: proxy_pass over TCP."""
+    medians = {name: {column: statistics.median(v) for column, v in vars(cost).items()} for name, cost in costs.items()}
+    kept, handed, _, proxied = (medians[name] for name, _, _ in WAYS)
+    found = []
+    for way, median in (("ws_handoff, keepalive", kept), ("ws_handoff", handed)):
+        name = f"wss, {way} / proxy_pass, TCP"
+        found.append(Target(f"{name}: opened a second", median["rate"] / proxied["rate"], 1, True, " ×"))
+        found.append(Target(f"{name}: CPU", median["both_whole"] / proxied["both_whole"], 1, False, " ×"))
+    return found
 
 
 def report(costs: dict[str, Costs], arguments):

@@ -1,6 +1,7 @@
 """What an idle WebSocket costs nginx and the backend: handed over, and through proxy_pass.
 
     make bench-idle [CONNECTIONS=15000]
+    make bench-tls [CONNECTIONS=15000]        with --tls, and more
 
 Each case gets freshly started servers: nginx with two workers, and a backend. Their memory is read before any client has
 come, and at several numbers of connections, each time after every one of them has exchanged a message of 8 KiB (in a room: one
@@ -8,6 +9,8 @@ client sends it to all), and all are silent again. Everything is counted that th
 started: what the first handshakes needed, read buffers, tables that grew. At the end every connection has to exchange
 another message, and nginx and the backend have to agree on how many they hold: a figure for connections that were not there is
 an error, not a result. Kernel memory (some kilobytes for each socket, whoever owns it) is no part of the figures.
+
+With --tls the clients speak TLS with nginx: handed over, their sessions are the backend's.
 """
 
 import argparse
@@ -47,6 +50,7 @@ TASKS_ROOM = Case("ws_handoff, tasks, one room", f"/ws{ROOM}", engine="tasks")
 FOUR = Case("ws_handoff, four backends", "/ws/echo", backends=4)
 
 CASES = [HANDOFF, HANDOFF_ROOM, DIRECT, PROXY, TASKS, TASKS_ROOM]
+TLS_CASES = [HANDOFF, HANDOFF_ROOM, PROXY]
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,17 @@ class Reading:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=15000, help="how many in each case (15000)")
-    count = parser.parse_args().connections
+    parser.add_argument("--tls", action="store_true", help="clients speak TLS with nginx (wss)")
+    arguments = parser.parse_args()
+    count, tls = arguments.connections, arguments.tls
     is_isolated = isolate()
     # For the plot.
     marks = sorted({max(1, count * part // 15) for part in (1, 5, 10, 15)})
     try:
         check_limits(count)
-        readings = {case: measure(case, marks) for case in CASES}
-        readings[FOUR] = measure(FOUR, [FOUR.backends * count])
+        readings = {case: measure(case, marks, tls) for case in (TLS_CASES if tls else CASES)}
+        if not tls:
+            readings[FOUR] = measure(FOUR, [FOUR.backends * count], tls)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -82,7 +89,8 @@ def main() -> int:
     rows = [
         {"case": case.name, "readings": [vars(reading) for reading in of_case]} for case, of_case in readings.items()
     ]
-    save("idle", is_isolated, {"connections": count, "message": MESSAGE}, {"rows": rows}, targets(readings))
+    name, met = ("idle-tls", tls_targets) if tls else ("idle", targets)
+    save(name, is_isolated, {"connections": count, "message": MESSAGE}, {"rows": rows}, met(readings))
     return 0
 
 
@@ -98,14 +106,14 @@ def check_limits(count: int):
         )
 
 
-def measure(case: Case, marks: list[int]) -> list[Reading]:
+def measure(case: Case, marks: list[int], tls: bool) -> list[Reading]:
     """With none, and at each mark."""
     is_room = case.path.endswith(ROOM)
-    with Servers(DIRECTORY / "idle", case.engine, case.backends) as servers:
+    with Servers(DIRECTORY / "idle", case.engine, case.backends, tls) as servers:
         port = servers.backend_port if case.is_direct else servers.port
         readings = [Reading.take(servers, 0)]
         started = time.monotonic()
-        with Clients(port, case.path, 0) as clients:
+        with Clients(port, case.path, 0, certificate=servers.certificate) as clients:
 
             def exchange(mark: int):
                 agree(servers, mark * case.kept_by_nginx, mark)
@@ -135,14 +143,29 @@ def agree(servers: Servers, at_nginx: int, at_backends: int):
 def targets(readings: dict[Case, list[Reading]]) -> list[Target]:
     found = []
     for case, each in ((HANDOFF, 128), (HANDOFF_ROOM, 256), (FOUR, 128)):
-        none, most = readings[case][0], readings[case][-1]
-        nginx, backends = most.nginx - none.nginx, most.backends - none.backends
+        most, nginx, backends = growth(readings[case])
         name = f"{case.name}, {most.connections}"
         found.append(Target(f"{name}: backend", backends / most.connections, each, False, " B each"))
         found.append(Target(f"{name}: nginx", nginx / 1e6, 1, False, " MB"))
         if case is not FOUR:
             found.append(Target(f"{name}: both", (nginx + backends) / 1e6, 4, False, " MB"))
     return found
+
+
+def tls_targets(readings: dict[Case, list[Reading]]) -> list[Target]:
+    found = []
+    for case in (HANDOFF, HANDOFF_ROOM):
+        most, nginx, backends = growth(readings[case])
+        name = f"wss, {case.name}, {most.connections}"
+        found.append(Target(f"{name}: backend", backends / most.connections, 512, False, " B each"))
+        found.append(Target(f"{name}: nginx", nginx / 1e6, 2, False, " MB"))
+    return found
+
+
+def growth(readings: list[Reading]) -> tuple[Reading, int, int]:
+    """The last reading, and what nginx and the backends have more then than at first."""
+    none, most = readings[0], readings[-1]
+    return most, most.nginx - none.nginx, most.backends - none.backends
 
 
 def report(readings: dict[Case, list[Reading]]):

@@ -16,7 +16,7 @@ from servers import ROOT
 
 DOCUMENT = ROOT / "docs/performance.md"
 PLOTS = ROOT / "docs/performance"
-MEASUREMENTS = ["throughput", "fanout", "idle", "handshakes"]
+MEASUREMENTS = ["throughput", "fanout", "idle", "handshakes", "throughput-tls", "idle-tls", "handshakes-tls"]
 
 SIZES = {64: "64 B", 1024: "1 KiB", 16384: "16 KiB"}
 # In the plots of messages.
@@ -44,6 +44,9 @@ def main() -> int:
         "fanout": fanout,
         "idle": idle,
         "handshakes": handshakes,
+        "throughput-tls": throughput,
+        "idle-tls": idle,
+        "handshakes-tls": handshakes,
     }
     for name, result in results.items():
         text = fill(text, name, writers[name](result))

@@ -52,12 +52,17 @@ def isolate() -> bool:
 
 class Servers:
     """Both programs, freshly started; a context manager that ends them. nginx hands over to all backends in turn, and
-    proxies to the first."""
+    proxies to the first.
 
-    def __init__(self, directory: Path, engine: str = "parked", backends: int = 1):
+    `port` is where clients connect to. With `tls` they speak TLS there, with a server that has `certificate`.
+    """
+
+    def __init__(self, directory: Path, engine: str = "parked", backends: int = 1, tls: bool = False):
         self.directory = directory
         self.engine = engine
-        self.port, *ports = free_ports(1 + 2 * backends)
+        self.plain_port, tls_port, *ports = free_ports(2 + 2 * backends)
+        self.port = tls_port if tls else self.plain_port
+        self.certificate = directory / "cert.pem" if tls else None
         self.admin_ports, self.listen_ports = ports[:backends], ports[backends:]
         self.backend_port = self.listen_ports[0]
         self._processes: dict[str, subprocess.Popen] = {}
@@ -68,6 +73,8 @@ class Servers:
         try:
             for index, admin_port in enumerate(self.admin_ports):
                 self._start_backend(index, admin_port)
+            if self.certificate:
+                make_certificate(self.certificate)
             self._start_nginx()
         except BaseException:
             self.__exit__()
@@ -100,7 +107,7 @@ class Servers:
 
     def nginx_connections(self) -> int:
         """Connections that nginx holds, apart from the one that asks."""
-        return int(self._get(self.port, "/nginx_status").split()[2]) - 1
+        return int(self._get(self.plain_port, "/nginx_status").split()[2]) - 1
 
     def backend_connections(self) -> int:
         """Connections of all backends."""
@@ -133,19 +140,21 @@ class Servers:
         values = {
             "MODULE": MODULE,
             "DESCRIPTORS": hard_limit(),
-            "PORT": self.port,
+            "PLAIN_PORT": self.plain_port,
+            "TLS_PORT": self.port,
             "BACKEND_PORT": self.backend_port,
             "PEERS": "\n".join(f"        server unix:backend{i}.sock;" for i in range(len(self.admin_ports))),
         }
-        configuration = (ROOT / "bench/nginx.conf").read_text()
-        for name, value in values.items():
-            configuration = configuration.replace(f"@{name}@", str(value))
-        (self.directory / "nginx.conf").write_text(configuration)
+        for file in ["nginx.conf"] + ["tls.conf"] * bool(self.certificate):
+            configuration = (ROOT / "bench" / file).read_text()
+            for name, value in values.items():
+                configuration = configuration.replace(f"@{name}@", str(value))
+            (self.directory / file).write_text(configuration)
         command = [BUILD / "sbin/nginx", "-p", f"{self.directory}/", "-c", "nginx.conf", "-e", "error.log"]
         if os.geteuid() == 0:
             # The workers of nobody could not reach a working copy below /root.
             command += ["-g", "user root;"]
-        self._start("nginx", command, self.port)
+        self._start("nginx", command, self.plain_port)
 
     def _start(self, name: str, command: list, port: int):
         with open(self.directory / f"{name}.log", "wb") as log:
@@ -165,6 +174,17 @@ class Servers:
     def _get(self, port: int, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
             return response.read().decode()
+
+
+def make_certificate(path: Path):
+    """Of 127.0.0.1, signed by itself, and its key beside it: P-256, whose signatures cost a server least."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    command += ["-keyout", path.with_suffix(".key"), "-out", path, "-subj", "/CN=bench"]
+    # No authority's certificate: clients would not take that for a server's.
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise BenchError(f"openssl makes no certificate:\n{run.stderr}")
 
 
 def usage(pids: list[int]) -> Usage:

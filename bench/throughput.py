@@ -1,6 +1,7 @@
 """Messages a second, their latency, and what they cost the servers: handed over, direct, and through proxy_pass.
 
     make bench-throughput [ROUNDS=10]
+    make bench-tls [ROUNDS=10]            with --tls, and more
 
 One nginx (two workers) and one backend serve all ways in turn, round by round, so that whatever else the machine does
 befalls each of them; figures are medians of the rounds. Each of 100 clients has one message in flight: it sends the next one
@@ -12,9 +13,13 @@ At a steady rate of 10,000 messages a second, whatever comes back, latency is th
 when a message was due.
 
 With 16 messages in flight on each connection, the engine is compared with `--engine tasks`, another backend beside the first.
+
+With --tls the clients speak TLS with nginx: handed over, the backend carries their sessions on; else nginx opens and seals what it
+copies.
 """
 
 import argparse
+import contextlib
 import os
 import statistics
 import sys
@@ -52,6 +57,9 @@ CASES = [(way, size, 1) for size in SIZES for way in (HANDOFF, DIRECT, PROXY, PR
 CASES += [(way, SIZES[0], PACED) for way in (HANDOFF, DIRECT, PROXY, PROXY_64K)]
 CASES += [(way, SIZES[0], PIPELINED) for way in (HANDOFF, DIRECT, PROXY, TASKS)]
 
+TLS_CASES = [(way, size, 1) for size in SIZES for way in (HANDOFF, PROXY, PROXY_64K)]
+TLS_CASES += [(way, SIZES[0], depth) for depth in (PACED, PIPELINED) for way in (HANDOFF, PROXY)]
+
 # Of a run, what is kept.
 FIGURES = ["per_second", "cpu_us", "nginx_cpu_us", "clients_cpu_us"]
 PERCENTILES = ["p50", "p90", "p99", "p99.9", "max"]
@@ -63,17 +71,22 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2, help="of each way in a round (2)")
     parser.add_argument("--connections", type=int, default=100, help="clients (100)")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of the clients (2)")
+    parser.add_argument("--tls", action="store_true", help="clients speak TLS with nginx (wss)")
     arguments = parser.parse_args()
     is_isolated = isolate()
-    runs = {case: [] for case in CASES}
+    cases = TLS_CASES if arguments.tls else CASES
+    runs = {case: [] for case in cases}
     try:
-        with Servers(DIRECTORY / "parked") as parked, Servers(DIRECTORY / "tasks", engine="tasks") as tasks:
-            servers = {"parked": parked, "tasks": tasks}
+        with contextlib.ExitStack() as stack:
+            servers = {
+                engine: stack.enter_context(Servers(DIRECTORY / engine, engine, tls=arguments.tls))
+                for engine in dict.fromkeys(way.engine for way, _, _ in cases)
+            }
             for turn in range(arguments.rounds):
                 print(f"round {turn + 1} of {arguments.rounds}", file=sys.stderr, flush=True)
                 # No way always follows the same other.
-                first = turn % len(CASES)
-                for case in CASES[first:] + CASES[:first]:
+                first = turn % len(cases)
+                for case in cases[first:] + cases[:first]:
                     runs[case].append(one_run(servers[case[0].engine], *case, arguments))
             for each in servers.values():
                 if complaints := each.complaints():
@@ -85,9 +98,10 @@ def main() -> int:
     report(medians, arguments)
     rows = [
         {"way": way.name, "size": size, "depth": depth, **medians[way, size, depth], "runs": runs[way, size, depth]}
-        for way, size, depth in CASES
+        for way, size, depth in cases
     ]
-    save("throughput", is_isolated, vars(arguments), {"rows": rows}, targets(medians))
+    name, met = ("throughput-tls", tls_targets) if arguments.tls else ("throughput", targets)
+    save(name, is_isolated, vars(arguments), {"rows": rows}, met(medians))
     return 0
 
 
@@ -97,6 +111,7 @@ def one_run(servers: Servers, way: Way, size: int, depth: int, arguments) -> dic
         servers.backend_port if way.is_direct else servers.port,
         way.path,
         "echo",
+        servers.certificate,
         connections=arguments.connections,
         threads=arguments.threads,
         size=size,
@@ -121,8 +136,8 @@ def summary(runs: list[dict[str, float]]) -> dict[str, float]:
 
 
 def targets(medians: dict) -> list[Target]:
-    def ratio(one: Way, other: Way, size: int, depth: int = 1, figure: str = "per_second") -> float:
-        return medians[one, size, depth][figure] / medians[other, size, depth][figure]
+    def ratio(*which) -> float:
+        return ratio_of(medians, *which)
 
     small, large = SIZES[0], SIZES[-1]
     return [
@@ -134,6 +149,17 @@ def targets(medians: dict) -> list[Target]:
             f"{PIPELINED} in flight, engine parked / tasks", ratio(HANDOFF, TASKS, small, PIPELINED), 5, True, " ×"
         ),
     ]
+
+
+def tls_targets(medians: dict) -> list[Target]:
+    return [
+        Target(f"wss, handed over / proxy_pass, {size} B", ratio_of(medians, HANDOFF, PROXY, size), 1.5, True, " ×")
+        for size in SIZES[1:]
+    ]
+
+
+def ratio_of(medians: dict, one: Way, other: Way, size: int, depth: int = 1, figure: str = "per_second") -> float:
+    return medians[one, size, depth][figure] / medians[other, size, depth][figure]
 
 
 def report(medians: dict, arguments):

@@ -7,8 +7,10 @@
 #                                     test:    the end-to-end tests
 #                                     autobahn: the Autobahn test suite
 #                                     valgrind: the same under valgrind
+#                                     ktls:    a kernel that has TLS
 #                                     fuzz:    the fuzz targets
-#                                     go:      the example in Go
+#                                     go:      the example and a client in Go
+#                                     node:    a client in Node
 #                                     browser: the tests of the demo page
 #                                     docker:  the tests of the compose demo
 #                                     roots:   the tests in clean Debian roots
@@ -24,14 +26,17 @@ declare -A needed=(
     [build]="ca-certificates gcc libc6-dev libclang-dev libpcre2-dev libssl-dev make python3 zlib1g-dev"
     [debian]="nginx-dev"
     [venv]="python3 python3-venv"
-    # openssl makes the wss tests' certificate, strace watches a worker's system calls.
-    [test]="openssl python3 python3-venv strace"
+    # openssl makes the wss tests' certificate, curl is one of their clients, strace watches a worker's system calls.
+    [test]="curl openssl python3 python3-venv strace"
     # dpkg-dev tells where its Python's libraries are.
     [autobahn]="debian-archive-keyring dpkg-dev python3 python3-venv"
     [valgrind]="valgrind"
+    # User Mode Linux, and a compiler for scripts/uml_xstate.c.
+    [ktls]="gcc iproute2 libc6-dev user-mode-linux"
     # libFuzzer is C++, and comes as source.
     [fuzz]="g++"
     [go]="golang-go"
+    [node]="nodejs"
     [browser]="chromium chromium-driver python3 python3-venv"
     [docker]="debootstrap python3 python3-venv"
     [roots]="debootstrap git"

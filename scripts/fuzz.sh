@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs each fuzz target of handoff-protocol/fuzz and handoff-websocket/fuzz for some time, with AddressSanitizer.
+# Runs each fuzz target of handoff-protocol/fuzz, handoff-websocket/fuzz and handoff-tls/fuzz for some time, with AddressSanitizer.
 #
 #   scripts/fuzz.sh SECONDS [TARGET...]
 #
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 seconds=$1
 shift
-crates=(handoff-protocol/fuzz handoff-websocket/fuzz)
+crates=(handoff-protocol/fuzz handoff-websocket/fuzz handoff-tls/fuzz)
 dir=$PWD/build/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')
 target_dir=$PWD/target/fuzz

@@ -9,6 +9,7 @@ if cargo fmt --version >/dev/null 2>&1; then
     cargo fmt --all --check
     cargo fmt --manifest-path handoff-protocol/fuzz/Cargo.toml --check
     cargo fmt --manifest-path handoff-websocket/fuzz/Cargo.toml --check
+    cargo fmt --manifest-path handoff-tls/fuzz/Cargo.toml --check
     echo "rustfmt: clean"
 else
     echo "NOT CHECKED: format. rustfmt is missing (rustup component add rustfmt, or apt-get install rustfmt)"

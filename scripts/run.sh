@@ -3,10 +3,12 @@
 # Needs no root.
 #
 #   PORT=8080 scripts/run.sh        nginx on PORT; all else goes over Unix sockets
+#   TLS_PORT=8443 scripts/run.sh    on this port, too, with TLS and a certificate that it has signed itself
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 port=${PORT:-8080}
+tls_port=${TLS_PORT:-}
 root=$PWD
 run=$root/build/run
 backend_pid=
@@ -14,8 +16,9 @@ demo_pid=
 nginx_pid=
 
 main() {
-    [[ $port =~ ^[1-9][0-9]{0,4}$ ]] && (( port <= 65535 )) || fail "PORT=$port: not a port number up to 65535"
-    ! listening "$port" || fail "port $port on 127.0.0.1 is in use; choose another: make run PORT=9090"
+    check_port PORT "$port" 9090
+    [[ -z $tls_port ]] || check_port TLS_PORT "$tls_port" 9443
+    [[ $port != "$tls_port" ]] || fail "PORT and TLS_PORT are both $port: TLS needs a port of its own"
 
     mkdir -p "$run/temp"
     # nginx takes a relative socket path from here; a short one, as 107 bytes are all that it may have.
@@ -25,6 +28,8 @@ main() {
     flock --nonblock 9 || fail "the demo already runs from this directory"
     : >error.log
     write_configuration >nginx.conf
+    rm -f tls.conf
+    [[ -z $tls_port ]] || write_tls_configuration >tls.conf
     cp "$root/nginx/demo_locations.conf" .
     # Left behind by processes that were killed: whoever waits for a socket must not find an old one.
     rm -f backend.sock admin.sock demo.sock
@@ -68,6 +73,27 @@ write_configuration() {
     sed "s/127\.0\.0\.1:8080/127.0.0.1:$port/" "$root/nginx/demo.conf"
 }
 
+# With the certificate that it names.
+write_tls_configuration() {
+    # The same for as long as it lasts: browsers remember whom they were told to trust.
+    openssl x509 -in cert.pem -noout -checkend 86400 >/dev/null 2>&1 ||
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -keyout cert.key -out cert.pem \
+            -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 2>openssl.log ||
+        fail "openssl makes no certificate: $(cat openssl.log)"
+    cat <<-CONFIGURATION
+	listen 127.0.0.1:$tls_port ssl;
+	ssl_certificate cert.pem;
+	ssl_certificate_key cert.key;
+	ws_handoff_tls on;
+	CONFIGURATION
+}
+
+# check_port VARIABLE PORT ANOTHER
+check_port() {
+    [[ $2 =~ ^[1-9][0-9]{0,4}$ ]] && (( $2 <= 65535 )) || fail "$1=$2: not a port number up to 65535"
+    ! listening "$2" || fail "port $2 on 127.0.0.1 is in use; choose another: make run $1=$3"
+}
+
 greet() {
     cat <<-MESSAGE
 
@@ -83,9 +109,13 @@ greet() {
 
 	  $root/build/venv/bin/python -m websockets ws://127.0.0.1:$port/ws/echo
 
-	Logs: build/run/{error,access,backend,demo}.log. Ctrl-C stops all.
+	$(greet_tls)Logs: build/run/{error,access,backend,demo}.log. Ctrl-C stops all.
 
 	MESSAGE
+}
+
+greet_tls() {
+    [[ -z $tls_port ]] || printf '%s\n\n\t' "With TLS, handed over too: https://127.0.0.1:$tls_port/ (the browser will warn: nobody vouches for the certificate)"
 }
 
 # wait_for NAME PID LOG PLACE...: until it listens on each (a port, or a Unix socket's path), or has died.

@@ -33,8 +33,11 @@ main() {
     kind docker                  14 make test-docker
     kind debian-13               16 tests/roots/run.sh trixie 'tests/docs/quickstart.sh --all && make test NGINX=debian'
     kind engine-tasks             6 make test ENGINE=tasks
+    kind autobahn-wss             3 make test-autobahn TLS=1
+    kind clients                  3 make test-clients
     kind static-build            10 make test-static
     kind fuzz                     7 make fuzz SECONDS=20
+    kind kernel-tls               6 make test-ktls
     kind asan                    20 make test-asan
     kind debian-packages         18 make test-deb
     kind debian-12               20 tests/roots/run.sh bookworm 'tests/docs/quickstart.sh --all && make test NGINX=debian'

@@ -8,7 +8,11 @@ use nix::unistd::Pid;
 
 use crate::support::daemon::{Daemon, check_log, wait_gone};
 use crate::support::nginx::Builder;
-use crate::support::{Backend, Client, Handshake, ManualBackend, Nginx, proc, wait_until};
+use crate::support::s_client::SClient;
+use crate::support::tls_site::{echo, upgrade as upgrade_tls};
+use crate::support::{
+    Backend, Client, Handshake, ManualBackend, Nginx, net, proc, tls, wait_until,
+};
 
 #[test]
 fn handed_over_clients_live_on() {
@@ -52,6 +56,30 @@ fn the_old_one_can_go_on() {
     clients.push(Client::upgraded(site.address(), "/ws"));
     clients.iter_mut().for_each(|client| client.echo("still here"));
     old.quit();
+    check_log(&site);
+}
+
+#[test]
+fn tls_clients_that_were_handed_over_live_on() {
+    let backend = tls::echo();
+    let port = net::free_port();
+    let site = Nginx::builder().main("daemon on;").workers(2).http(format!(
+        "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate cert.pem; ssl_certificate_key cert.key; \
+         location /ws {{ ws_handoff_tls on; ws_handoff {}; }} }}",
+        backend.address()
+    ));
+    tls::certificate(site.dir(), "cert", "localhost");
+    let old = Daemon::start(&site);
+    old.wait_workers(2);
+    let mut first = SClient::connect(port, &[]);
+    upgrade_tls(&mut first, "first");
+    let new = upgrade(&site, &old);
+    old.quit();
+    let mut second = SClient::connect(port, &[]);
+    upgrade_tls(&mut second, "second");
+    new.quit();
+    echo(&mut first, "without any nginx");
+    echo(&mut second, "without any nginx");
     check_log(&site);
 }
 

@@ -17,6 +17,8 @@ fn right_ones_are_accepted() {
          ws_handoff_set_header Cookie ''; }",
         "ws_handoff_origin any; location /ws { ws_handoff backends; ws_handoff_origin none null \
              same-origin https://example.org http://[::1]:8080 *.example.org ~^https://a '~*b{2}'; }",
+        "ws_handoff_tls on; ws_handoff_tls_trust root 101 4294967294; \
+         location /ws { ws_handoff backends; ws_handoff_tls_trust daemon; }",
         "location /ws { if ($arg_a) { ws_handoff unix:/a; } ws_handoff unix:/b; }",
         "location /ws { limit_except POST { ws_handoff unix:/a; } }",
         "ws_handoff_connect_timeout 1s; ws_handoff_send_timeout 2s; ws_handoff_read_timeout 3s; \
@@ -108,6 +110,7 @@ fn values_of_the_companions() {
     refused("ws_handoff_next_upstream sometimes;", "invalid value \"sometimes\"");
     refused("ws_handoff_fallback maybe;", "invalid value \"maybe\"");
     refused("ws_handoff_protocol fcgi;", "invalid value \"fcgi\"");
+    refused("ws_handoff_tls maybe;", "invalid value \"maybe\"");
     refused(
         "ws_handoff_intercept_errors yes;",
         "invalid value \"yes\" in \"ws_handoff_intercept_errors\" directive, it must be \"on\" or \
@@ -154,6 +157,26 @@ fn set_header() {
         "ws_handoff_set_header Host a;\nws_handoff_set_header host b;\n",
         "ws_handoff_set_header host b;",
         &complaint("\"Host\" is set twice"),
+    );
+}
+
+#[test]
+fn users_trusted_with_tls_sessions() {
+    for user in ["no-such-user", "-1", "4294967295", "4294967296", "''"] {
+        let shown = user.trim_matches('\'');
+        refused(
+            &format!("ws_handoff_tls_trust root {user};"),
+            &format!("there is no user \"{shown}\" in \"ws_handoff_tls_trust\" directive"),
+        );
+    }
+    refused(
+        "ws_handoff_tls_trust;",
+        "invalid number of arguments in \"ws_handoff_tls_trust\" directive",
+    );
+    refused_at(
+        "ws_handoff_tls_trust 1;\nws_handoff_tls_trust 2;\n",
+        "ws_handoff_tls_trust 2;",
+        "\"ws_handoff_tls_trust\" directive is duplicate",
     );
 }
 

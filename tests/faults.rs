@@ -118,7 +118,7 @@ fn workers_are_killed(upstream: &str) {
     });
     assert!(kills >= 10, "{kills}");
     // The backend is well, and nginx has nothing to complain of.
-    assert_eq!(fates.errors, []);
+    assert!(fates.errors.is_empty(), "{:?}", fates.errors);
     let kept = std::mem::take(&mut fates.kept);
     for mut client in kept.into_iter().map(Client::over).chain(served) {
         client.echo("still there");

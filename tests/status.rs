@@ -52,7 +52,9 @@ fn json() {
     fs::write(&path, &text).expect("write a file");
     let read = python::run("status.py", &["json", &path.display().to_string()]);
     assert!(
-        read.contains("\"requests\": {\"failed\": 0, \"fd\": 2, \"refused\": 1, \"tunnel\": 0}"),
+        read.contains(
+            "\"requests\": {\"failed\": 0, \"fd\": 2, \"refused\": 1, \"tls\": 0, \"tunnel\": 0}"
+        ),
         "{read}"
     );
     assert!(read.contains("\"a\\\"b\\\\c\": {"), "{read}");

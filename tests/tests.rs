@@ -55,6 +55,28 @@ mod registration;
 mod reload;
 // wss, through the tunnel.
 mod tls;
+// wss, carried on by the real backend.
+mod tls_commit;
+mod tls_engine;
+// The same by the kernel, and what becomes of that where the kernel cannot.
+mod tls_kernel;
+// wss, handed over with its TLS session.
+mod tls_handoff;
+// wss with records that the client has not sealed.
+mod tls_forged;
+// wss that has to stay with nginx.
+mod tls_kept;
+// Thousands of TLS clients leave nothing behind in nginx.
+mod tls_release;
+// wss with curl, and with clients in Go and Node that use their standard libraries' TLS.
+mod tls_curl;
+mod tls_languages;
+// wss with rustls, and no OpenSSL on the client's side: every suite, certificates of all kinds, large and many messages.
+mod tls_rustls;
+// The OpenSSL that nginx runs with may be another, or not nginx's alone.
+mod tls_library;
+// wss whose session a backend is not trusted with.
+mod tls_trust;
 // Everything that can become of a request is counted once, in memory that outlives reloads, and shown.
 mod counters;
 mod counters_attempts;

@@ -1,9 +1,14 @@
 //! A peer that cannot be handed over to (it is reached over TCP, or answers without `Handoff`) is tunnelled to,
 //! as proxy_pass would, and the client cannot tell.
 
+use std::io::{Read, Write};
+use std::thread;
+
 use crate::support::fake::{ABSENT, socket_dir, without_handoff};
 use crate::support::frame::{self, BINARY, Frame};
-use crate::support::{Client, FakeBackend, Handshake, ManualBackend, Nginx, PROMPTLY, net};
+use crate::support::{
+    Client, FakeBackend, Handshake, ManualBackend, Nginx, PROMPTLY, net, wait_until,
+};
 
 #[test]
 fn tcp_peer_is_tunnelled_to() {
@@ -87,6 +92,50 @@ fn tunnel_forwards_early_data_of_both_sides() {
     client.expect_frame(frame::TEXT, b"hello");
     client.expect_frame(frame::TEXT, b"early");
     client.echo("later");
+}
+
+#[test]
+fn request_is_still_what_it_was_after_early_data_has_gone_through() {
+    let backend = ManualBackend::unix();
+    let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", backend.address()));
+    let mut client = Client::connect(nginx.address());
+    let early = Frame::text("with the head").masked();
+    client.send(&[Handshake::new("/ws").bytes(), early].concat());
+    let mut peer = backend.accept();
+    peer.read_head();
+    // Of this nginx only knows that it is there: it is read once the first frame has left its buffer.
+    client.send(&Frame::text("before the answer").masked());
+    peer.write("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    for text in ["with the head", "before the answer"] {
+        assert_eq!(Frame::read(peer.stream()).expect("a frame"), Frame::text(text));
+    }
+    client.expect_101();
+    drop(client);
+    drop(peer);
+    nginx.wait_inactive();
+    assert_eq!(nginx.logged("GET /ws").get("request"), "GET /ws HTTP/1.1");
+}
+
+#[test]
+fn tunnel_behind_a_byte_of_early_data_has_room_for_more() {
+    const LEN: usize = 4 << 20;
+    let backend = ManualBackend::unix();
+    let nginx = Nginx::start(format!("location /ws {{ ws_handoff {}; }}", backend.address()));
+    let mut client = Client::connect(nginx.address());
+    client.send(&[&Handshake::new("/ws").bytes(), &b"x"[..]].concat());
+    let mut peer = backend.accept();
+    peer.read_head();
+    let mut sender = client.stream().try_clone().expect("a descriptor");
+    let sending = thread::spawn(move || sender.write_all(&vec![b'x'; LEN]).expect("send"));
+    // Some of it is there when the tunnel begins, and then more than it can pass on at once.
+    wait_until("the client's data arrives", || net::unacknowledged(client.stream()) > 0);
+    peer.write("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    // The kernel counts what it takes to keep a piece, too: of single bytes it would not take a thousand.
+    wait_until("much is passed on at once", || peer.queued() > 20_000);
+    let mut received = vec![0; LEN + 1];
+    peer.stream().read_exact(&mut received).expect("all of it");
+    assert!(received.iter().all(|byte| *byte == b'x'));
+    sending.join().expect("sent");
 }
 
 #[test]

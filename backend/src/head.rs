@@ -22,6 +22,8 @@ pub(crate) struct Head {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) offers_descriptor: bool,
+    /// The same of a client that speaks TLS, with its session.
+    pub(crate) offers_tls: bool,
     pub(crate) handshake: OpeningHandshake,
 }
 
@@ -86,9 +88,11 @@ async fn read_patiently(
             parse_at = 2 * filled;
             if let Some((mut head, len)) = parse(read)? {
                 // Over TCP the kernel would swallow the descriptor, whoever says that it follows.
-                head.offers_descriptor &= matches!(socket, Socket::Unix(_));
+                let is_unix = matches!(socket, Socket::Unix(_));
+                head.offers_descriptor &= is_unix;
+                head.offers_tls &= is_unix;
                 let behind = Bytes::copy_from_slice(read.get(len..).unwrap_or_default());
-                if head.offers_descriptor && !behind.is_empty() {
+                if (head.offers_descriptor || head.offers_tls) && !behind.is_empty() {
                     return Err(AcceptError::Invalid("bytes came before the answer"));
                 }
                 return Ok((head, behind));
@@ -151,8 +155,8 @@ fn parse(buf: &[u8]) -> Result<Option<(Head, usize)>, AcceptError> {
             .try_append(name, value)
             .map_err(|_| AcceptError::Invalid("there are too many fields"))?;
     }
-    let offers_descriptor = request.offers_descriptor;
-    Ok(Some((Head { uri, headers, offers_descriptor, handshake }, request.len)))
+    let handoff_protocol::Request { offers_descriptor, offers_tls, len, .. } = request;
+    Ok(Some((Head { uri, headers, offers_descriptor, offers_tls, handshake }, len)))
 }
 
 /// What to tell a peer whose head is no offer; nothing to one that has left.

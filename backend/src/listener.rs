@@ -19,7 +19,7 @@ use crate::head;
 use crate::offer::answer::Unanswered;
 use crate::offer::{Offer, Permits};
 use crate::options::{OfferOptions, Options};
-use crate::peer::{AllowedPeers, PeerCredentials};
+use crate::peer::{AllowedPeers, Peer};
 use crate::reuse::{Reuse, Reused};
 use crate::slots::Slots;
 use crate::socket_file::SocketFile;
@@ -38,7 +38,7 @@ pub struct HandoffListener {
     retired: Option<Instant>,
     paused_until: Option<Instant>,
     /// Accepted, and waiting for room to have its head read.
-    next: Option<(Unanswered, Option<PeerCredentials>)>,
+    next: Option<(Unanswered, Peer)>,
     readers: JoinSet<Result<Offer, AcceptError>>,
     slots: Slots,
     handovers: Arc<Semaphore>,
@@ -170,7 +170,9 @@ impl HandoffListener {
                 return Err(AcceptError::Closed);
             }
             let has_next = self.next.is_some();
-            let displace_at = self.slots.displace_at().filter(|_| has_next);
+            // Where there is room nobody gives way, however long its head takes: both branches would be ready below.
+            let is_full = has_next && self.slots.permits.available_permits() == 0;
+            let displace_at = self.slots.displace_at().filter(|_| is_full);
             let end_readers_at = self.retired.map(|at| at + RETIRED_HEAD_TIMEOUT);
             tokio::select! {
                 Some(read) = self.readers.join_next(), if !self.readers.is_empty() => {
@@ -222,13 +224,14 @@ impl HandoffListener {
 
     /// Keeps a connection until there is room to read its head, unless its peer may not connect at all.
     fn admit(&mut self, socket: Socket) -> Result<(), AcceptError> {
-        let mut peer = None;
-        if let Socket::Unix(unix) = &socket {
-            peer = PeerCredentials::of(unix);
-            if let Err(error) = self.allowed.check(peer) {
-                return self.turn_away(socket, error);
-            }
-        }
+        let peer = match &socket {
+            Socket::Unix(unix) => self.allowed.admit(unix),
+            Socket::Tcp(_) => Ok(Peer::default()),
+        };
+        let peer = match peer {
+            Ok(peer) => peer,
+            Err(error) => return self.turn_away(socket, error),
+        };
         self.next = Some((Unanswered::new(socket), peer));
         Ok(())
     }
@@ -250,7 +253,7 @@ impl HandoffListener {
     fn spawn_reader(
         &mut self,
         mut connection: Unanswered,
-        peer: Option<PeerCredentials>,
+        peer: Peer,
         pending: OwnedSemaphorePermit,
     ) {
         let options = Arc::clone(&self.options);

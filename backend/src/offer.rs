@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use handoff_protocol::tokens;
+use handoff_protocol::{Way, tokens};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -18,7 +18,7 @@ use crate::engine::{Agreement, Request};
 use crate::error::{AnswerError, HandoffError};
 use crate::head::Head;
 use crate::options::OfferOptions;
-use crate::peer::PeerCredentials;
+use crate::peer::{Peer, PeerCredentials};
 use crate::receive::{self, Owned, Taken};
 use crate::reuse::Reuse;
 use crate::stream::{ClientStream, Socket};
@@ -36,7 +36,7 @@ struct Inner {
     head: Head,
     behind_head: Bytes,
     socket: Unanswered,
-    peer: Option<PeerCredentials>,
+    peer: Peer,
     client_addr: Option<IpAddr>,
     options: Arc<OfferOptions>,
     permits: Permits,
@@ -56,7 +56,7 @@ impl Offer {
     pub(crate) fn new(
         (head, behind_head): (Head, Bytes),
         mut socket: Unanswered,
-        peer: Option<PeerCredentials>,
+        peer: Peer,
         options: Arc<OfferOptions>,
         permits: Permits,
         reuse: Option<Reuse>,
@@ -91,7 +91,13 @@ impl Offer {
 
     /// The process that connected; `None` over TCP.
     pub fn peer(&self) -> Option<PeerCredentials> {
-        self.inner.peer
+        self.inner.peer.credentials
+    }
+
+    /// Whether a TLS session is offered by a peer who is not trusted with one, so that it is not taken: nginx keeps it and
+    /// tunnels. [`OfferOptions::allow_uids`] says from whom sessions are taken.
+    pub fn withholds_tls(&self) -> bool {
+        self.inner.head.offers_tls && !self.inner.peer.brings_tls
     }
 
     /// The subprotocols that the client offers, most wanted first. Those that are not ASCII are passed over.
@@ -102,7 +108,8 @@ impl Offer {
     /// To accept: see [`Acceptance::send`].
     pub fn accept(self) -> Acceptance {
         let answer = Answer::new(StatusCode::SWITCHING_PROTOCOLS);
-        Acceptance { offer: self, answer, protocol: None, compression: None, error: None }
+        let (protocol, compression, carries_tls, error) = (None, None, false, None);
+        Acceptance { offer: self, answer, protocol, compression, carries_tls, error }
     }
 
     /// To refuse: the client gets this status, once the refusal is awaited.
@@ -133,6 +140,7 @@ pub struct Acceptance {
     answer: Answer,
     protocol: Option<String>,
     compression: Option<Agreement>,
+    carries_tls: bool,
     error: Option<AnswerError>,
 }
 
@@ -153,6 +161,15 @@ impl Acceptance {
         let offers = self.offer.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS);
         self.compression =
             handoff_websocket::negotiate(offers.iter().map(|value| value.as_bytes()));
+        self
+    }
+
+    /// Takes the TLS session along with a client that speaks TLS, where nginx offers it: for
+    /// [`send_detached`](Self::send_detached) and an [`Engine`](crate::engine::Engine), which carries the session on. Without
+    /// this, with [`send`](Self::send), and from a peer who [is not trusted](Offer::withholds_tls), nginx keeps the session and
+    /// tunnels.
+    pub fn carry_tls(mut self) -> Acceptance {
+        self.carries_tls = true;
         self
     }
 
@@ -186,6 +203,7 @@ impl Acceptance {
     /// ([`HandoffError::Full`]) 503.
     pub async fn send(mut self) -> Result<Client, HandoffError> {
         self.compression = None;
+        self.carries_tls = false;
         let (arrived, request) = self.arrive().await?;
         let stream = match arrived {
             Arrived::Descriptor(taken) => taken.attach()?,
@@ -202,7 +220,7 @@ impl Acceptance {
     /// As [`send`](Self::send).
     pub async fn send_detached(self) -> Result<DetachedClient, HandoffError> {
         let (arrived, request) = self.arrive().await?;
-        let (owned, early) = match arrived {
+        let (owned, early, tls) = match arrived {
             Arrived::Descriptor(taken) => taken.detach(),
             Arrived::Here(socket, early) => {
                 let fd = socket.into_fd();
@@ -211,10 +229,11 @@ impl Acceptance {
                         fd.map_err(|source| HandoffError::Client { call: "epoll_ctl", source })?,
                     ),
                     early,
+                    None,
                 )
             }
         };
-        Ok(DetachedClient::new(owned, early, request))
+        Ok(DetachedClient::new(owned, early, request, tls))
     }
 
     async fn arrive(mut self) -> Result<(Arrived, Request), HandoffError> {
@@ -224,7 +243,13 @@ impl Acceptance {
             answer::send_error(socket, &options).await;
             return Err(error.into());
         }
-        let handover = if head.offers_descriptor {
+        // A client whose session stays with nginx is tunnelled.
+        let way = if head.offers_tls && self.carries_tls && peer.brings_tls {
+            Some(Way::FdTls)
+        } else {
+            head.offers_descriptor.then_some(Way::Fd)
+        };
+        let handover = if way.is_some() {
             socket.unless_answered(LastWord::Unavailable);
             Some(permits.handovers.try_acquire_owned().map_err(|_| HandoffError::Full)?)
         } else {
@@ -234,9 +259,14 @@ impl Acceptance {
         let fields = &mut self.answer.headers;
         fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        if head.offers_descriptor {
+        if let Some(way) = way {
             let keepalive = reuse.as_ref().is_some_and(Reuse::has_room);
-            let handoff = if keepalive { "fd; keepalive" } else { "fd" };
+            let handoff = match (way, keepalive) {
+                (Way::Fd, true) => "fd; keepalive",
+                (Way::Fd, false) => "fd",
+                (Way::FdTls, true) => "fd-tls; keepalive",
+                (Way::FdTls, false) => "fd-tls",
+            };
             fields.insert(HANDOFF, HeaderValue::from_static(handoff));
         } else if let Ok(accept) = HeaderValue::from_bytes(&head.handshake.accept) {
             fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
@@ -256,8 +286,9 @@ impl Acceptance {
         drop((self.answer, permits.pending));
 
         let (arrived, source) = match socket {
-            Socket::Unix(nginx) if head.offers_descriptor => {
-                let (taken, behind) = receive::client(&nginx, &options).await?;
+            Socket::Unix(nginx) if way.is_some() => {
+                let has_tls = way == Some(Way::FdTls);
+                let (taken, behind) = receive::client(&nginx, has_tls, &options).await?;
                 if let Some(reuse) = &reuse {
                     reuse.keep(nginx, peer, behind);
                 }

@@ -79,6 +79,8 @@ pub struct OfferOptions {
     pub early_data_limit: usize,
     /// Users whose processes may connect, as SO_PEERCRED names them; `None`: whoever the socket's mode lets in.
     ///
+    /// TLS sessions are taken from these alone; where `None`, from root and this process's own user.
+    ///
     /// In a user namespace that does not know all users, the kernel shows each unknown one as the overflow uid
     /// (65534, which is `nobody` too): there, that uid is refused even if it is listed.
     pub allow_uids: Option<Vec<u32>>,

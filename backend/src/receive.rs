@@ -13,7 +13,8 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::ptr;
 
 use bytes::Bytes;
-use handoff_protocol::{CommitDecoder, OFFER};
+use handoff_protocol::{Commit, CommitDecoder, CommitError, OFFER};
+use handoff_tls::Session;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
@@ -23,6 +24,7 @@ use nix::sys::socket::{
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::error::HandoffError;
 use crate::options::OfferOptions;
@@ -34,23 +36,27 @@ use crate::stream::{ClientStream, Socket};
 /// Dropping the future closes whatever has come.
 pub(crate) async fn client(
     nginx: &UnixStream,
+    has_tls: bool,
     options: &OfferOptions,
 ) -> Result<(Taken, Bytes), HandoffError> {
     let descriptor = timeout(options.offer_timeout, offer(nginx))
         .await
         .map_err(|_| HandoffError::OfferTimeout(options.offer_timeout))??;
     let family = inspect(descriptor.as_fd())?;
-    let committed = timeout(options.commit_timeout, commit(nginx, options.early_data_limit))
-        .await
-        .map_err(|_| HandoffError::CommitTimeout(options.commit_timeout))?;
+    let committed =
+        timeout(options.commit_timeout, commit(nginx, has_tls, options.early_data_limit))
+            .await
+            .map_err(|_| HandoffError::CommitTimeout(options.commit_timeout))?;
     let owned = match committed {
         // nginx may have let go already: nobody else would hang up.
         Ok(_) | Err(HandoffError::Commit(_)) => Owned::new(descriptor),
         Err(error) => return Err(error),
     };
-    let (early, behind) = committed?;
+    let (Commit { early_data, tls }, behind) = committed?;
     prepare(owned.as_fd().ok_or(HandoffError::ClientGone)?, family)?;
-    Ok((Taken { owned, family, early }, behind))
+    let tls = tls.map(|state| Session::new(&state).map(Box::new)).transpose();
+    let tls = tls.map_err(|error| HandoffError::Commit(error.into()))?;
+    Ok((Taken { owned, family, early: early_data.into(), tls }, behind))
 }
 
 /// A client that is this process's, and that no runtime knows yet.
@@ -59,11 +65,18 @@ pub(crate) struct Taken {
     owned: Owned,
     family: AddressFamily,
     early: Bytes,
+    /// The session that the client's bytes belong to, if it speaks TLS.
+    tls: Option<Box<Session>>,
 }
 
 impl Taken {
     /// Registers it with the runtime.
+    ///
+    /// A client with a TLS session is refused: a stream of its bytes would be one of records. (None is asked for by who attaches.)
     pub(crate) fn attach(mut self) -> Result<ClientStream, HandoffError> {
+        if self.tls.is_some() {
+            return Err(HandoffError::Commit(CommitError::UnexpectedTls));
+        }
         let fd = self.owned.take().ok_or(HandoffError::ClientGone)?;
         // If epoll has no room, tokio closes the socket itself, without shutdown(2): nginx's dup3(2) then hangs up.
         let socket = if self.family == AddressFamily::Unix {
@@ -75,8 +88,8 @@ impl Taken {
         Ok(ClientStream::new(socket, self.early))
     }
 
-    pub(crate) fn detach(self) -> (Owned, Bytes) {
-        (self.owned, self.early)
+    pub(crate) fn detach(self) -> (Owned, Bytes, Option<Box<Session>>) {
+        (self.owned, self.early, self.tls)
     }
 }
 
@@ -119,11 +132,14 @@ async fn offer(nginx: &UnixStream) -> Result<OwnedFd, HandoffError> {
 /// Reads up to the end of the commit: the early data, and what has come behind. Further descriptors are closed.
 async fn commit(
     nginx: &UnixStream,
+    has_tls: bool,
     early_data_limit: usize,
-) -> Result<(Bytes, Bytes), HandoffError> {
-    let mut decoder = CommitDecoder::new(early_data_limit);
+) -> Result<(Commit, Bytes), HandoffError> {
+    let decoder = CommitDecoder::new(early_data_limit);
+    let mut decoder = if has_tls { decoder.with_tls() } else { decoder };
     // On the heap: it would be part of the task for as long as the task lives.
-    let mut buf = vec![0; 4096];
+    // There may be secrets in it.
+    let mut buf = Zeroizing::new(vec![0_u8; 4096]);
     loop {
         let received = receive(nginx, &mut buf).await.map_err(HandoffError::Receive)?;
         if received.len == 0 {
@@ -134,7 +150,7 @@ async fn commit(
         if fed.done {
             let commit = decoder.into_commit().unwrap_or_default();
             let behind = input.get(fed.consumed..).unwrap_or_default();
-            return Ok((Bytes::from(commit.early_data), Bytes::copy_from_slice(behind)));
+            return Ok((commit, Bytes::copy_from_slice(behind)));
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::head;
 use crate::offer::answer::Unanswered;
 use crate::offer::{Offer, Permits};
 use crate::options::OfferOptions;
-use crate::peer::PeerCredentials;
+use crate::peer::Peer;
 use crate::stream::Socket;
 
 /// What a connection's next request becomes.
@@ -68,7 +68,7 @@ impl Reuse {
     }
 
     /// Waits for the next request on a connection, or closes it if there is no room. `begun` has been read of it already.
-    pub(crate) fn keep(&self, nginx: UnixStream, peer: Option<PeerCredentials>, begun: Bytes) {
+    pub(crate) fn keep(&self, nginx: UnixStream, peer: Peer, begun: Bytes) {
         if let (false, Ok(idle)) =
             (self.closed.is_cancelled(), Arc::clone(&self.idle).try_acquire_owned())
         {
@@ -79,7 +79,7 @@ impl Reuse {
     async fn request(
         self,
         nginx: UnixStream,
-        peer: Option<PeerCredentials>,
+        peer: Peer,
         begun: Bytes,
         idle: OwnedSemaphorePermit,
     ) {

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use fastwebsockets::{Role, WebSocket};
+use handoff_tls::Session;
 use http::{HeaderMap, Uri};
 
 use crate::engine::Request;
@@ -98,11 +99,17 @@ pub struct DetachedClient {
     socket: Owned,
     early: Bytes,
     request: Request,
+    tls: Option<Box<Session>>,
 }
 
 impl DetachedClient {
-    pub(crate) fn new(socket: Owned, early: Bytes, request: Request) -> DetachedClient {
-        DetachedClient { socket, early, request }
+    pub(crate) fn new(
+        socket: Owned,
+        early: Bytes,
+        request: Request,
+        tls: Option<Box<Session>>,
+    ) -> DetachedClient {
+        DetachedClient { socket, early, request, tls }
     }
 
     /// What its request said.
@@ -110,16 +117,24 @@ impl DetachedClient {
         &self.request
     }
 
+    /// Whether the client speaks TLS, and its session came along ([`carry_tls`](crate::Acceptance::carry_tls)).
+    pub fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// The client's socket, nonblocking (its own, or the connection through which nginx tunnels); what it has sent
     /// already, which comes before anything that is read; and what its request said.
     ///
     /// To hang up, call shutdown(2) before close(2): nginx may not have let go of the socket yet. (Dropping the whole does
-    /// that.) `None` does not occur.
+    /// that.) `None` for a client with a TLS session, which an engine can serve and a bare socket cannot: it is hung up on.
     pub fn into_parts(mut self) -> Option<(OwnedFd, Bytes, Request)> {
+        if self.tls.is_some() {
+            return None;
+        }
         Some((self.socket.take()?, self.early, self.request))
     }
 
-    pub(crate) fn into_owned(self) -> (Owned, Bytes, Request) {
-        (self.socket, self.early, self.request)
+    pub(crate) fn into_owned(self) -> (Owned, Bytes, Request, Option<Box<Session>>) {
+        (self.socket, self.early, self.request, self.tls)
     }
 }

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
 
 use crate::histogram::{Distribution, Histogram};
-use crate::kind::{Cause, Outcome, Rejection};
+use crate::kind::{Cause, Outcome, Rejection, TlsRefusal};
 
 /// The statuses of refusals that are counted one by one; those above share the last place.
 const STATUSES: core::ops::Range<u16> = 200..600;
@@ -155,6 +155,26 @@ impl Rejections {
     #[must_use]
     pub fn snapshot(&self) -> [u64; Rejection::ALL.len()] {
         let mut to = [0; Rejection::ALL.len()];
+        copy(&mut to, &self.0);
+        to
+    }
+}
+
+/// TLS sessions that were not fit to be handed over, of all upstreams together: none was chosen yet.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct TlsRefusals([AtomicU64; TlsRefusal::ALL.len()]);
+
+impl TlsRefusals {
+    /// Counts one.
+    pub fn count(&self, refusal: TlsRefusal) {
+        bump(&self.0, refusal as usize);
+    }
+
+    /// How many there were of each.
+    #[must_use]
+    pub fn snapshot(&self) -> [u64; TlsRefusal::ALL.len()] {
+        let mut to = [0; TlsRefusal::ALL.len()];
         copy(&mut to, &self.0);
         to
     }

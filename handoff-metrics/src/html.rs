@@ -41,6 +41,7 @@ pub fn render<W: Write>(report: &Report<'_>, out: &mut W) -> fmt::Result {
     let titles = [
         "Upstream",
         "Handed over",
+        "With TLS",
         "Tunnelled",
         "Refused",
         "Failed",
@@ -92,6 +93,13 @@ pub fn render<W: Write>(report: &Report<'_>, out: &mut W) -> fmt::Result {
     for (rejection, n) in report.rejected() {
         let (reason, status) = (rejection.name(), rejection.status());
         writeln!(out, "<tr><th>{reason}</th><td>{status}</td><td>{n}</td></tr>")?;
+    }
+    out.write_str("</tbody>\n</table></div>\n")?;
+
+    out.write_str("<h2>TLS clients not handed over</h2>\n<div><table>\n<thead><tr>")?;
+    out.write_str("<th>Reason</th><th>Count</th></tr></thead>\n<tbody>\n")?;
+    for (refusal, n) in report.tls_refused() {
+        writeln!(out, "<tr><th>{}</th><td>{n}</td></tr>", refusal.name())?;
     }
     out.write_str("</tbody>\n</table></div>\n</body>\n</html>\n")
 }

@@ -15,7 +15,13 @@ pub fn render(report: &Report<'_>, out: &mut impl Write) -> fmt::Result {
         let (reason, status) = (rejection.name(), rejection.status());
         write!(out, "{{\"reason\":\"{reason}\",\"status\":{status},\"count\":{n}}}")?;
     }
-    out.write_str("],\"total\":")?;
+    out.write_str("],\"tls_kept\":{")?;
+    let mut list = Separator::default();
+    for (refusal, n) in report.tls_refused() {
+        list.next(out)?;
+        write!(out, "\"{}\":{n}", refusal.name())?;
+    }
+    out.write_str("},\"total\":")?;
     counts(&report.total(), out)?;
     out.write_str(",\"upstreams\":{")?;
     let mut list = Separator::default();

@@ -5,6 +5,8 @@
 pub enum Outcome {
     /// The client's socket was handed over.
     Fd,
+    /// The client's socket was handed over, and its TLS session with it.
+    Tls,
     /// nginx tunnels.
     Tunnel,
     /// A backend refused, and the client got its answer.
@@ -15,13 +17,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Fd, Self::Tunnel, Self::Refused, Self::Failed];
+    pub const ALL: [Self; 5] = [Self::Fd, Self::Tls, Self::Tunnel, Self::Refused, Self::Failed];
 
     /// The value of `result` in metrics, and of `$ws_handoff_result`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fd => "fd",
+            Self::Tls => "tls",
             Self::Tunnel => "tunnel",
             Self::Refused => "refused",
             Self::Failed => "failed",
@@ -128,6 +131,72 @@ impl Rejection {
     }
 }
 
+/// Why a TLS client is tunnelled where `ws_handoff_tls` is on: its session cannot be carried on by somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsRefusal {
+    /// Neither TLS 1.2 nor TLS 1.3.
+    Version,
+    /// A cipher suite that the hand-over does not know.
+    Suite,
+    /// The session's secrets are not known.
+    Secrets,
+    /// 0-RTT data was accepted.
+    EarlyData,
+    /// `max_fragment_length` was negotiated.
+    Fragment,
+    /// Compression was negotiated.
+    Compression,
+    /// OpenSSL uses kernel TLS.
+    Ktls,
+    /// TLS 1.2 was renegotiated.
+    Renegotiation,
+    /// The client has ended its session, or broken it.
+    Closed,
+    /// The rest of a record did not come in time.
+    Slow,
+    /// The client sent too much before it had an answer.
+    Flood,
+    /// The backend's socket is not trusted with it.
+    Trust,
+}
+
+impl TlsRefusal {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 12] = [
+        Self::Version,
+        Self::Suite,
+        Self::Secrets,
+        Self::EarlyData,
+        Self::Fragment,
+        Self::Compression,
+        Self::Ktls,
+        Self::Renegotiation,
+        Self::Closed,
+        Self::Slow,
+        Self::Flood,
+        Self::Trust,
+    ];
+
+    /// The value of `reason` in metrics, and of `$ws_handoff_error`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Suite => "suite",
+            Self::Secrets => "secrets",
+            Self::EarlyData => "early_data",
+            Self::Fragment => "fragment",
+            Self::Compression => "compression",
+            Self::Ktls => "ktls",
+            Self::Renegotiation => "renegotiation",
+            Self::Closed => "closed",
+            Self::Slow => "slow",
+            Self::Flood => "flood",
+            Self::Trust => "trust",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +205,7 @@ mod tests {
     fn each_kind_is_at_its_own_index() {
         assert!(Outcome::ALL.iter().enumerate().all(|(at, kind)| *kind as usize == at));
         assert!(Cause::ALL.iter().enumerate().all(|(at, kind)| *kind as usize == at));
+        assert!(TlsRefusal::ALL.iter().enumerate().all(|(at, kind)| *kind as usize == at));
         assert!(Rejection::ALL.iter().enumerate().all(|(at, kind)| *kind as usize == at));
     }
 

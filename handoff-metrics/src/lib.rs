@@ -21,9 +21,9 @@ mod page;
 mod prometheus;
 mod report;
 
-pub use counters::{Counters, Gauge, Refusals, Rejections, Snapshot, WORKERS};
+pub use counters::{Counters, Gauge, Refusals, Rejections, Snapshot, TlsRefusals, WORKERS};
 pub use format::{Format, UnknownFormat};
 pub use histogram::{BOUNDS, Distribution, Histogram};
-pub use kind::{Cause, Outcome, Rejection};
+pub use kind::{Cause, Outcome, Rejection, TlsRefusal};
 pub use page::{Length, Page};
 pub use report::{Report, Upstream};

@@ -67,6 +67,16 @@ pub fn render(report: &Report<'_>, out: &mut impl Write) -> fmt::Result {
 
     family(
         out,
+        "tls_kept_total",
+        "counter",
+        "TLS clients that were not handed over, by what their session is not fit for it.",
+    )?;
+    for (refusal, n) in report.tls_refused() {
+        writeln!(out, "nginx_ws_handoff_tls_kept_total{{reason=\"{}\"}} {n}", refusal.name())?;
+    }
+
+    family(
+        out,
         "early_data_bytes_total",
         "counter",
         "Bytes that clients had sent before their socket was handed over.",

@@ -1,7 +1,7 @@
 //! All that is shown of the counters at one moment.
 
 use crate::counters::Snapshot;
-use crate::kind::Rejection;
+use crate::kind::{Rejection, TlsRefusal};
 
 /// All that is shown.
 #[derive(Clone, Copy, Debug)]
@@ -10,6 +10,8 @@ pub struct Report<'a> {
     pub in_progress: u64,
     /// Handshakes that nginx refused itself, by kind.
     pub rejected: [u64; Rejection::ALL.len()],
+    /// TLS sessions that were not fit to be handed over, by reason.
+    pub tls_refused: [u64; TlsRefusal::ALL.len()],
     /// The upstreams, in the order in which they are shown.
     pub upstreams: &'a [Upstream<'a>],
 }
@@ -32,6 +34,11 @@ impl Report<'_> {
             total.add(&upstream.counts);
         }
         total
+    }
+
+    /// Each reason that a TLS session stayed in nginx for, with its count.
+    pub fn tls_refused(&self) -> impl Iterator<Item = (TlsRefusal, u64)> {
+        TlsRefusal::ALL.into_iter().zip(self.tls_refused)
     }
 
     /// Each kind of rejection with its count.

@@ -5,7 +5,7 @@ use std::{env, fs};
 
 use handoff_metrics::{
     Cause, Counters, Format, Length, Outcome, Page, Rejection, Rejections, Report, Snapshot,
-    Upstream,
+    TlsRefusal, TlsRefusals, Upstream,
 };
 
 #[test]
@@ -25,7 +25,12 @@ fn html() {
 
 #[test]
 fn nothing_counted_yet() {
-    let report = Report { in_progress: 0, rejected: [0; 5], upstreams: &[] };
+    let report = Report {
+        in_progress: 0,
+        rejected: [0; 5],
+        tls_refused: [0; TlsRefusal::ALL.len()],
+        upstreams: &[],
+    };
     for format in [Format::Prometheus, Format::Json, Format::Html] {
         assert!(rendered(format, &report).ends_with('\n'));
     }
@@ -33,13 +38,20 @@ fn nothing_counted_yet() {
 
 #[test]
 fn room_that_is_too_small_is_an_error() {
-    let report = Report { in_progress: 0, rejected: [0; 5], upstreams: &[] };
+    let report = Report {
+        in_progress: 0,
+        rejected: [0; 5],
+        tls_refused: [0; TlsRefusal::ALL.len()],
+        upstreams: &[],
+    };
     assert!(Format::Json.render(&report, &mut Page::new(&mut [0; 100])).is_err());
 }
 
 fn golden(format: Format, file: &str) {
     let chat = Counters::default();
-    for (times, outcome) in [(3, Outcome::Fd), (2, Outcome::Tunnel), (1, Outcome::Failed)] {
+    for (times, outcome) in
+        [(3, Outcome::Fd), (1, Outcome::Tls), (2, Outcome::Tunnel), (1, Outcome::Failed)]
+    {
         (0..times).for_each(|_| chat.ended(outcome));
     }
     (0..4).for_each(|_| chat.offered());
@@ -64,7 +76,14 @@ fn golden(format: Format, file: &str) {
         Upstream { name: b"chat", counts: copy(&chat) },
         Upstream { name: b"unix:/run/\"a\\b\"\n<\xff>&", counts: copy(&odd) },
     ];
-    let report = Report { in_progress: 5, rejected: rejections.snapshot(), upstreams: &upstreams };
+    let refusals = TlsRefusals::default();
+    (0..2).for_each(|_| refusals.count(TlsRefusal::Suite));
+    let report = Report {
+        in_progress: 5,
+        rejected: rejections.snapshot(),
+        tls_refused: refusals.snapshot(),
+        upstreams: &upstreams,
+    };
     let text = rendered(format, &report);
 
     let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));

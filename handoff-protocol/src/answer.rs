@@ -4,14 +4,14 @@
 //! nginx's side reads it ([`parse_answer`]), the backend's side writes it ([`encode_answer`]).
 
 use crate::field::{
-    FieldName, HANDOFF, has_keepalive, is_handoff_v1, is_valid_name, is_valid_value, tokens,
+    FieldName, HANDOFF, Way, has_keepalive, is_valid_name, is_valid_value, tokens, way_v1,
 };
 
 /// What a backend wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerKind {
-    /// 101 with `Handoff: fd`: the client's descriptor.
-    Handoff,
+    /// 101 with `Handoff: fd` or `Handoff: fd-tls`: the client's descriptor, and for the latter its TLS session.
+    Handoff(Way),
     /// 101 without `Handoff`: to speak to the client through nginx, as an ordinary WebSocket server does.
     Tunnel,
     /// Any other status: the client is to get this response.
@@ -120,8 +120,8 @@ pub enum AnswerError {
     /// A status outside 100 to 999.
     #[error("the answer has status {0}")]
     Status(u16),
-    /// A 101 whose `Handoff` is not a single `fd` of version 1.
-    #[error("the answer's \"Handoff\" is not \"fd\" of version 1")]
+    /// A 101 whose `Handoff` is not a single `fd` or `fd-tls` of version 1.
+    #[error("the answer's \"Handoff\" is neither \"fd\" nor \"fd-tls\" of version 1")]
     Handoff,
     /// The reason phrase contains a control character.
     #[error("the reason phrase contains a control character")]
@@ -144,8 +144,9 @@ fn kind(status: u16, fields: &[httparse::Header<'_>]) -> Result<(AnswerKind, boo
         (Some(line), None) => {
             let mut elements = tokens(line.value);
             match (elements.next(), elements.next()) {
-                (Some(element), None) if is_handoff_v1(element) => {
-                    Ok((AnswerKind::Handoff, has_keepalive(element)))
+                (Some(element), None) => {
+                    let way = way_v1(element).ok_or(AnswerError::Handoff)?;
+                    Ok((AnswerKind::Handoff(way), has_keepalive(element)))
                 }
                 _ => Err(AnswerError::Handoff),
             }

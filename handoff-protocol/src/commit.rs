@@ -4,6 +4,12 @@
 //! closed by a section of type [`section::END`] and length 0. Everything but the descriptor itself, which
 //! travels beside the offer's byte, is defined here.
 
+use core::fmt;
+
+use zeroize::Zeroize;
+
+use crate::tls;
+
 /// The byte that carries the client's descriptor in its ancillary data.
 pub const OFFER: u8 = b'F';
 
@@ -16,7 +22,7 @@ pub mod section {
     pub const END: u8 = 0;
     /// What the client had already sent after its request head.
     pub const EARLY_DATA: u8 = 1;
-    /// Reserved for the state of a TLS connection.
+    /// The state of a TLS session ([`tls::State`](crate::tls::State)): with `Handoff: fd-tls`.
     pub const TLS_STATE: u8 = 2;
 }
 
@@ -55,6 +61,9 @@ pub fn encode_commit(sections: &[(u8, &[u8])], out: &mut [u8]) -> Option<usize> 
 pub struct Commit {
     /// What the client had already sent after its request head: to be read before the descriptor is.
     pub early_data: Vec<u8>,
+    /// The session that is to be carried on, if it was expected. In a box: a secret that is moved leaves bytes behind which
+    /// nobody zeroes.
+    pub tls: Option<Box<tls::State>>,
 }
 
 /// Reads a commit that arrives in pieces of any size.
@@ -63,6 +72,14 @@ pub struct CommitDecoder {
     state: State,
     early_data: Vec<u8>,
     early_data_limit: usize,
+    tls: Option<TlsState>,
+}
+
+/// A TLS session's state as far as it has come.
+struct TlsState {
+    bytes: [u8; tls::State::MAX_LEN],
+    len: usize,
+    decoded: Option<Box<tls::State>>,
 }
 
 /// What [`CommitDecoder::feed`] did with its input.
@@ -87,6 +104,13 @@ pub enum CommitError {
         /// The limit given to [`CommitDecoder::new`].
         limit: usize,
     },
+    /// The commit carries no TLS session, though one was promised, or one that makes no sense.
+    #[error("the commit's TLS state: {0}")]
+    TlsState(#[from] tls::StateError),
+    /// The commit carries a TLS session that was not asked for: the client's bytes are records, and who takes them for anything
+    /// else misreads all of them.
+    #[error("the commit carries a TLS session, though the answer did not say fd-tls")]
+    UnexpectedTls,
     /// The closing section claims to have content.
     #[error("the closing section of the commit has length {0} instead of 0")]
     EndNotEmpty(u32),
@@ -96,7 +120,14 @@ impl CommitDecoder {
     /// A decoder that refuses a commit with more than `early_data_limit` bytes of early data in total.
     #[must_use]
     pub fn new(early_data_limit: usize) -> Self {
-        Self { state: State::First, early_data: Vec::new(), early_data_limit }
+        Self { state: State::First, early_data: Vec::new(), early_data_limit, tls: None }
+    }
+
+    /// Expects the state of a TLS session, too, without which the commit is none. Otherwise one that has it is refused.
+    #[must_use]
+    pub fn with_tls(mut self) -> Self {
+        self.tls = Some(TlsState { bytes: [0; tls::State::MAX_LEN], len: 0, decoded: None });
+        self
     }
 
     /// Reads on. Once the commit is complete, nothing more is consumed.
@@ -114,13 +145,11 @@ impl CommitDecoder {
         while let [byte, behind @ ..] = rest {
             rest = match self.state {
                 State::Done => break,
-                State::Content { early_data, left } => {
+                State::Content { kind, left } => {
                     let (bytes, behind) = take(rest, left);
-                    if early_data {
-                        self.early_data.extend_from_slice(bytes);
-                    }
+                    self.keep(kind, bytes);
                     let taken = u32::try_from(bytes.len()).unwrap_or(left);
-                    self.state = State::content(early_data, left.saturating_sub(taken));
+                    self.state = State::content(kind, left.saturating_sub(taken));
                     behind
                 }
                 _ => {
@@ -137,11 +166,26 @@ impl CommitDecoder {
     /// The commit, if it is complete.
     #[must_use]
     pub fn into_commit(self) -> Option<Commit> {
-        matches!(self.state, State::Done).then_some(Commit { early_data: self.early_data })
+        let tls = self.tls.and_then(|mut tls| tls.decoded.take());
+        matches!(self.state, State::Done).then_some(Commit { early_data: self.early_data, tls })
+    }
+
+    fn keep(&mut self, kind: u8, bytes: &[u8]) {
+        match (kind, &mut self.tls) {
+            (section::EARLY_DATA, _) => self.early_data.extend_from_slice(bytes),
+            (section::TLS_STATE, Some(tls)) => {
+                // `section` has seen to it that there is room.
+                if let Some(room) = tls.bytes.get_mut(tls.len..tls.len + bytes.len()) {
+                    room.copy_from_slice(bytes);
+                    tls.len += bytes.len();
+                }
+            }
+            _ => (),
+        }
     }
 
     /// The state after a byte that is not a section's content.
-    fn head(&self, byte: u8) -> Result<State, CommitError> {
+    fn head(&mut self, byte: u8) -> Result<State, CommitError> {
         match self.state {
             State::First if byte == COMMIT => Ok(State::Type),
             State::First => Err(CommitError::UnexpectedByte(byte)),
@@ -158,19 +202,35 @@ impl CommitDecoder {
     }
 
     /// The state after a section's head.
-    fn section(&self, kind: u8, length: u32) -> Result<State, CommitError> {
+    fn section(&mut self, kind: u8, length: u32) -> Result<State, CommitError> {
         match (kind, length) {
-            (section::END, 0) => Ok(State::Done),
+            (section::END, 0) => {
+                if let Some(tls) = &mut self.tls {
+                    let bytes = tls.bytes.get(..tls.len).unwrap_or_default();
+                    tls.decoded = Some(Box::new(tls::State::decode(bytes)?));
+                    tls.bytes.zeroize();
+                }
+                Ok(State::Done)
+            }
             (section::END, _) => Err(CommitError::EndNotEmpty(length)),
             (section::EARLY_DATA, _) => {
                 let room = self.early_data_limit.saturating_sub(self.early_data.len());
                 if usize::try_from(length).is_ok_and(|length| length <= room) {
-                    Ok(State::content(true, length))
+                    Ok(State::content(kind, length))
                 } else {
                     Err(CommitError::EarlyDataTooLong { limit: self.early_data_limit })
                 }
             }
-            _ => Ok(State::content(false, length)),
+            (section::TLS_STATE, _) => {
+                let tls = self.tls.as_ref().ok_or(CommitError::UnexpectedTls)?;
+                let room = tls.bytes.len() - tls.len;
+                if usize::try_from(length).is_ok_and(|length| length <= room) {
+                    Ok(State::content(kind, length))
+                } else {
+                    Err(tls::StateError::Length.into())
+                }
+            }
+            _ => Ok(State::content(kind, length)),
         }
     }
 }
@@ -189,9 +249,9 @@ enum State {
         value: u32,
         missing: u8,
     },
-    /// In a section's content, which is kept only if it is early data.
+    /// In the content of a section of this type.
     Content {
-        early_data: bool,
+        kind: u8,
         left: u32,
     },
     Done,
@@ -199,8 +259,21 @@ enum State {
 }
 
 impl State {
-    fn content(early_data: bool, left: u32) -> Self {
-        if left == 0 { Self::Type } else { Self::Content { early_data, left } }
+    fn content(kind: u8, left: u32) -> Self {
+        if left == 0 { Self::Type } else { Self::Content { kind, left } }
+    }
+}
+
+/// Without the bytes, which are secret.
+impl fmt::Debug for TlsState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsState").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl Drop for TlsState {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
     }
 }
 

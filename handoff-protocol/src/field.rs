@@ -71,21 +71,50 @@ impl fmt::Debug for FieldName {
 /// The field that offers (in a request) and asks for (in an answer) the client's descriptor.
 pub(crate) const HANDOFF: &str = "Handoff";
 
-/// What this implementation writes into the request's `Handoff` field.
-pub(crate) const HANDOFF_OFFER: &[u8] = b"fd; v=1";
+/// A way to hand a client over: what `Handoff` offers and asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// `fd`: the client's descriptor.
+    Fd,
+    /// `fd-tls`: the same of a client that speaks TLS, with the state of its session in the commit.
+    FdTls,
+}
 
-/// Whether one element of a `Handoff` field means "the descriptor, by version 1 of the protocol".
+impl Way {
+    const ALL: [Self; 2] = [Self::Fd, Self::FdTls];
+
+    /// Its name in a `Handoff` field.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fd => "fd",
+            Self::FdTls => "fd-tls",
+        }
+    }
+
+    /// What this implementation writes into the request's `Handoff` field.
+    pub(crate) const fn offer(self) -> &'static [u8] {
+        match self {
+            Self::Fd => b"fd; v=1",
+            Self::FdTls => b"fd-tls; v=1",
+        }
+    }
+}
+
+/// The way that one element of a `Handoff` field names, by version 1 of the protocol; `None` if it is none of these.
 ///
 /// Version 1 is also what is meant where no `v` is given. Parameters with other names are ignored.
-pub(crate) fn is_handoff_v1(element: &[u8]) -> bool {
+pub(crate) fn way_v1(element: &[u8]) -> Option<Way> {
     let mut parts = element.split(|&byte| byte == b';').map(trim);
-    let is_descriptor = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(b"fd"));
-    is_descriptor
-        && parts.all(|parameter| {
+    let kind = parts.next().unwrap_or_default();
+    let way = Way::ALL.into_iter().find(|way| kind.eq_ignore_ascii_case(way.name().as_bytes()))?;
+    parts
+        .all(|parameter| {
             let mut sides = parameter.splitn(2, |&byte| byte == b'=');
             let is_version = sides.next().is_some_and(|name| name.eq_ignore_ascii_case(b"v"));
             !is_version || sides.next() == Some(b"1".as_slice())
         })
+        .then_some(way)
 }
 
 /// Whether one element of a `Handoff` field has the parameter `keepalive`, whatever its value.
@@ -152,11 +181,11 @@ mod tests {
     #[test]
     fn handoff_elements() {
         for yes in ["fd", "FD", "fd;v=1", "fd ; V=1", "fd; v=1; hint=x", "fd; x", "fd;"] {
-            assert!(is_handoff_v1(yes.as_bytes()), "{yes}");
+            assert!(way_v1(yes.as_bytes()) == Some(Way::Fd), "{yes}");
         }
         for no in ["", "f", "fds", "v=1", "fd v=1", "fd; v=2", "fd; v=1; v=2", "fd; v", "fd; v=11"]
         {
-            assert!(!is_handoff_v1(no.as_bytes()), "{no}");
+            assert!(way_v1(no.as_bytes()).is_none(), "{no}");
         }
     }
 

@@ -13,6 +13,8 @@
 //! | body of a refusal | [`ChunkedDecoder`] | – |
 //! | offer | [`OFFER`] | [`OFFER`] |
 //! | commit | [`commit_len`], [`encode_commit`] | [`CommitDecoder`] |
+//! | a TLS session, in the commit | [`tls::State`] | [`tls::State`] |
+//! | who is trusted with one | [`trust::Walk`] | [`trust::TrustedUsers`] |
 //!
 //! What nginx's side uses is called from `extern "C"` callbacks, where a panic would take down every
 //! client of the worker: none of it allocates, and none of it panics, whatever the input.
@@ -27,6 +29,8 @@ mod field;
 mod handshake;
 mod origin;
 mod request;
+pub mod tls;
+pub mod trust;
 
 pub use address::{AddressError, check_address};
 pub use answer::{AnswerError, AnswerHead, AnswerKind, encode_answer, parse_answer};
@@ -34,7 +38,7 @@ pub use chunked::{ChunkedDecoder, ChunkedError, Decoded};
 pub use commit::{
     COMMIT, Commit, CommitDecoder, CommitError, Feed, OFFER, commit_len, encode_commit, section,
 };
-pub use field::{FieldName, has_token, same_field_name, tokens};
+pub use field::{FieldName, Way, has_token, same_field_name, tokens};
 pub use handshake::{HandshakeError, OpeningHandshake, RequestLine, accept_key, validate};
 pub use origin::{OriginPattern, OriginRule, OriginRuleError, RegexSource, SentOrigin};
 pub use request::{

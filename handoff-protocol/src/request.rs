@@ -5,8 +5,7 @@
 //! backend's side reads it ([`parse_request`]).
 
 use crate::field::{
-    FieldName, HANDOFF, HANDOFF_OFFER, is_handoff_v1, is_valid_name, is_valid_value,
-    same_field_name, tokens,
+    FieldName, HANDOFF, Way, is_valid_name, is_valid_value, same_field_name, tokens, way_v1,
 };
 
 /// The head of the request to a backend.
@@ -27,8 +26,8 @@ pub struct RequestHead<'a, F> {
     /// Fields set by nginx, `X-Real-IP` for one: name and value. The client's fields of that name are
     /// dropped; where the value is empty, that is all.
     pub set_fields: &'a [(&'a [u8], &'a [u8])],
-    /// Whether nginx can pass the client's descriptor over this connection: adds `Handoff: fd; v=1`.
-    pub offer_descriptor: bool,
+    /// How nginx can hand the client over by this connection, if it can: adds `Handoff: fd; v=1` or `Handoff: fd-tls; v=1`.
+    pub offer: Option<Way>,
 }
 
 impl<'a, F> RequestHead<'a, F>
@@ -69,8 +68,8 @@ where
         put_field(sink, b"Host", self.host)?;
         put_field(sink, b"Upgrade", b"websocket")?;
         put_field(sink, b"Connection", b"Upgrade")?;
-        if self.offer_descriptor {
-            put_field(sink, HANDOFF.as_bytes(), HANDOFF_OFFER)?;
+        if let Some(way) = self.offer {
+            put_field(sink, HANDOFF.as_bytes(), way.offer())?;
         }
         for &(name, value) in self.set_fields {
             put_set_field(sink, name, value)?;
@@ -176,12 +175,14 @@ pub struct Request<'h, 'b> {
     pub fields: &'h [httparse::Header<'b>],
     /// Whether the answer may ask for the client's descriptor.
     pub offers_descriptor: bool,
+    /// Whether the answer may ask for the descriptor and the TLS session of a client.
+    pub offers_tls: bool,
 }
 
 /// Reads a request head from the start of `buf`; `None` if there is more to come.
 ///
 /// `headers` is scratch space, and its length the largest number of fields accepted. `Handoff` may list
-/// several ways to hand over, as later versions will; `offers_descriptor` says whether one is known here.
+/// several ways to hand over, as later versions will; `offers_descriptor` and `offers_tls` say which of those known here.
 ///
 /// # Errors
 ///
@@ -217,11 +218,14 @@ pub fn parse_request<'h, 'b>(
     if fields.iter().any(announces_body) {
         return Err(RequestParseError::Body);
     }
-    let offers_descriptor = fields
-        .iter()
-        .filter(|field| field.name.eq_ignore_ascii_case(HANDOFF))
-        .any(|field| tokens(field.value).any(is_handoff_v1));
-    Ok(Some(Request { len, method, target, fields, offers_descriptor }))
+    let offers = |way| {
+        fields
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case(HANDOFF))
+            .any(|field| tokens(field.value).any(|element| way_v1(element) == Some(way)))
+    };
+    let (offers_descriptor, offers_tls) = (offers(Way::Fd), offers(Way::FdTls));
+    Ok(Some(Request { len, method, target, fields, offers_descriptor, offers_tls }))
 }
 
 /// Why what a backend received is no request head of this protocol.

@@ -1,14 +1,14 @@
 //! The backend's answer: parsed, turned into what nginx's upstream code expects, and decided upon.
 
 use handoff_metrics::Cause;
-use handoff_protocol::{AnswerHead, AnswerKind, parse_answer};
+use handoff_protocol::{AnswerHead, AnswerKind, Way, parse_answer};
 use nginx_sys::{NGX_LOG_ERR, ngx_http_request_t, ngx_int_t, ngx_msec_t, ngx_str_t};
 use ngx::ngx_string;
 
 use crate::conf::FALLBACK_OFF;
 use crate::context::Context;
 use crate::nginx::{self, FieldError, OutOfMemory, Request, Upstream};
-use crate::takeover;
+use crate::{takeover, tls};
 
 /// The most fields that an answer may have.
 const MAX_FIELDS: usize = 100;
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn process_header(r: *mut ngx_http_request_t) -> ngx_int_t
     context.ledger.answered();
 
     let used = match answer.kind {
-        AnswerKind::Handoff => hand_over(r, u, context, &answer),
+        AnswerKind::Handoff(way) => hand_over(r, u, context, &answer, way),
         AnswerKind::Tunnel => tunnel(r, u, context, &answer),
         AnswerKind::Refusal => refuse(r, u, context, &answer),
     };
@@ -93,8 +93,9 @@ fn hand_over(
     u: Upstream,
     context: Context,
     answer: &AnswerHead<'_, '_>,
+    way: Way,
 ) -> Result<(), Unusable> {
-    if !context.offered.get() {
+    if context.offered.get() != Some(way) {
         log_errno!(NGX_LOG_ERR, r.log(), 0, "upstream wants a socket that it was not offered");
         return Err(Unusable::Peer(Cause::Answer));
     }
@@ -148,7 +149,13 @@ fn tunnel(
         return Err(Unusable::Internal(Cause::Client));
     }
     r.lift_rate_limit();
+    if context.way.get() == Some(Way::FdTls) {
+        tls::keep(r.connection());
+    }
     u.tunnel(r, TUNNEL_IDLE)?;
+    if context.is_distrusted.get() {
+        context.ledger.keeps_tls(r, tls::Refusal::Trust);
+    }
     context.ledger.tunnelled();
     Ok(())
 }

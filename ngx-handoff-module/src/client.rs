@@ -1,6 +1,7 @@
 //! A client that closes its side while a backend is being asked, or has no room for an answer.
 
 use handoff_metrics::Cause;
+use handoff_protocol::Way;
 use nginx_sys::{
     NGX_HTTP_REQUEST_TIME_OUT, NGX_LOG_INFO, ngx_http_finalize_request, ngx_http_request_t,
     ngx_int_t,
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::context::Context;
 use crate::handler;
-use crate::nginx::Request;
+use crate::nginx::{Connection, Request};
 
 /// `r->read_event_handler` until the socket is released, in front of nginx's own (which finalizes with 499).
 ///
@@ -34,12 +35,29 @@ pub unsafe extern "C" fn readable(r: *mut ngx_http_request_t) {
     }
 }
 
-/// Whether there is something that a backend could still read. Unread bytes of TLS are none that anybody could tell
-/// from an alert that says goodbye; what nginx has decrypted counts.
+/// Whether there is something that a backend could still read. What nginx has decrypted counts; of unread records only those
+/// that a backend will get, and not if there is but an alert that says goodbye.
 fn owes_frames(r: Request, context: Context) -> bool {
     let client = r.connection();
-    let unread = !r.early_data().is_empty() || (context.movable && client.has_unread_bytes());
+    let unread = !r.early_data().is_empty()
+        || match context.way.get() {
+            Some(Way::Fd) => client.has_unread_bytes(),
+            Some(Way::FdTls) => has_unread_records(client),
+            None => false,
+        };
     unread && !client.was_reset()
+}
+
+/// Whether there is more than one alert. TLS 1.3 hides which records are alerts, but no other one is as short: two bytes,
+/// their type and the tag. The shortest frame of a client has six.
+fn has_unread_records(client: Connection) -> bool {
+    const ALERT_TLS13: [u8; 5] = [23, 3, 3, 0, 2 + 1 + 16];
+    const ALERT: u8 = 21;
+    let mut room = [0; ALERT_TLS13.len() + 19 + 1];
+    match client.peek(&mut room) {
+        [] | [ALERT, ..] => false,
+        bytes => !(bytes.starts_with(&ALERT_TLS13) && bytes.len() < ALERT_TLS13.len() + 20),
+    }
 }
 
 /// Waits until the client's send buffer has room for a response head, then starts the upstream; for connections that nginx is

@@ -1,6 +1,7 @@
 //! The directives of the `ws_handoff` family and the location configuration they fill. Follows nginx's conventions:
 //! fields start unset, are inherited by `merge`, and are set by nginx's stock setters wherever there is one.
 
+use core::cell::Cell;
 use core::ffi::{c_char, c_void};
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr;
@@ -26,8 +27,8 @@ use ngx::ngx_string;
 use crate::nginx::{ComplexValue, List, OutOfMemory};
 use crate::set_header::{self, SetHeader};
 use crate::status::{self, StatusConf};
-use crate::zone::{self, Tally};
-use crate::{handler, origin, target};
+use crate::zone::{self, MainConf, Tally};
+use crate::{handler, origin, target, tls};
 
 /// What `ws_handoff` and its companions set for a location.
 #[repr(C)]
@@ -44,6 +45,12 @@ pub struct LocationConf {
     pub origins: List<origin::Rule>,
     /// `ws_handoff_protocol`: [`PROTOCOL_HTTP`] or [`PROTOCOL_BARE`].
     pub protocol: ngx_uint_t,
+    /// `ws_handoff_tls`: [`TLS_TUNNEL`], [`TLS_ON`] or [`TLS_OFF`].
+    pub tls: ngx_uint_t,
+    /// `ws_handoff_tls_trust`: whose sockets lead to backends that may have TLS sessions, besides root's and nginx's own.
+    pub tls_trust: List<u32>,
+    /// Whether this worker has warned of a socket that is not trusted.
+    pub is_distrust_known: Cell<bool>,
     /// Where its requests are counted; null if nowhere, or if a variable names the upstream.
     pub tally: *const Tally,
     /// `ws_handoff_status`.
@@ -59,6 +66,13 @@ pub const FALLBACK_OFF: ngx_uint_t = 0;
 pub const PROTOCOL_HTTP: ngx_uint_t = 0;
 /// The backend is sent the socket and nothing else.
 pub const PROTOCOL_BARE: ngx_uint_t = 1;
+
+/// A TLS client is tunnelled through nginx.
+pub const TLS_TUNNEL: ngx_uint_t = 0;
+/// A TLS client is handed over with its session, if that is possible.
+pub const TLS_ON: ngx_uint_t = 1;
+/// A TLS client is answered 501.
+pub const TLS_OFF: ngx_uint_t = 2;
 
 const UNSET_FLAG: ngx_flag_t = -1;
 const UNSET_UINT: ngx_uint_t = ngx_uint_t::MAX;
@@ -90,6 +104,9 @@ impl Default for LocationConf {
             set_headers: List::UNSET,
             origins: List::UNSET,
             protocol: UNSET_UINT,
+            tls: UNSET_UINT,
+            tls_trust: List::UNSET,
+            is_distrust_known: Cell::new(false),
             tally: ptr::null(),
             status: StatusConf::default(),
         }
@@ -118,7 +135,7 @@ const fn command(
 }
 
 /// The directive table.
-pub static mut COMMANDS: [ngx_command_t; 18] = [
+pub static mut COMMANDS: [ngx_command_t; 20] = [
     command(
         ngx_string!("ws_handoff"),
         NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF | NGX_CONF_TAKE1,
@@ -224,6 +241,20 @@ pub static mut COMMANDS: [ngx_command_t; 18] = [
         offset_of!(LocationConf, protocol),
         ptr::addr_of_mut!(PROTOCOLS).cast(),
     ),
+    command(
+        ngx_string!("ws_handoff_tls"),
+        ANYWHERE | NGX_CONF_TAKE1,
+        ngx_conf_set_enum_slot,
+        offset_of!(LocationConf, tls),
+        ptr::addr_of_mut!(TLS).cast(),
+    ),
+    command(
+        ngx_string!("ws_handoff_tls_trust"),
+        ANYWHERE | NGX_CONF_1MORE,
+        tls::trust::set,
+        0,
+        ptr::null_mut(),
+    ),
     zone::DIRECTIVE,
     status::DIRECTIVE,
     ngx_command_t::empty(),
@@ -257,6 +288,13 @@ static mut FALLBACKS: [ngx_conf_enum_t; 3] = [
 static mut PROTOCOLS: [ngx_conf_enum_t; 3] = [
     ngx_conf_enum_t { name: ngx_string!("http"), value: PROTOCOL_HTTP },
     ngx_conf_enum_t { name: ngx_string!("bare"), value: PROTOCOL_BARE },
+    ngx_conf_enum_t { name: ngx_str_t::empty(), value: 0 },
+];
+
+static mut TLS: [ngx_conf_enum_t; 4] = [
+    ngx_conf_enum_t { name: ngx_string!("tunnel"), value: TLS_TUNNEL },
+    ngx_conf_enum_t { name: ngx_string!("on"), value: TLS_ON },
+    ngx_conf_enum_t { name: ngx_string!("off"), value: TLS_OFF },
     ngx_conf_enum_t { name: ngx_str_t::empty(), value: 0 },
 ];
 
@@ -301,11 +339,15 @@ pub unsafe extern "C" fn merge_loc_conf(
     merge_value(&mut own.intercept_errors, inherited.intercept_errors, UNSET_FLAG, 0);
     merge_value(&mut conf.fallback, prev.fallback, UNSET_UINT, FALLBACK_TUNNEL);
     merge_value(&mut conf.protocol, prev.protocol, UNSET_UINT, PROTOCOL_HTTP);
+    merge_value(&mut conf.tls, prev.tls, UNSET_UINT, TLS_TUNNEL);
     if conf.set_headers.is_unset() {
         conf.set_headers = prev.set_headers;
     }
     if conf.origins.is_unset() {
         conf.origins = prev.origins;
+    }
+    if conf.tls_trust.is_unset() {
+        conf.tls_trust = prev.tls_trust;
     }
 
     // An answer that is not HTTP and a draining backend (503) are as good a reason for the next peer as a dead one:
@@ -345,6 +387,11 @@ pub unsafe extern "C" fn merge_loc_conf(
     target::inherit(core, conf, prev);
     let Ok(tally) = tally(cf, core, &conf.upstream) else { return NGX_CONF_ERROR };
     conf.tally = tally;
+    if conf.tls == TLS_ON && conf.protocol == PROTOCOL_HTTP && serves(core, &conf.upstream) {
+        if let Some(main) = MainConf::of_conf(cf) {
+            main.expect_tls();
+        }
+    }
     if status::merge(cf, core, &prev.status, &mut conf.status).is_err() {
         return NGX_CONF_ERROR;
     }
@@ -358,11 +405,12 @@ fn tally(
     core: &ngx_http_core_loc_conf_t,
     own: &ngx_http_upstream_conf_t,
 ) -> Result<*const Tally, OutOfMemory> {
+    if serves(core, own) { zone::tally_of_location(cf, own.upstream) } else { Ok(ptr::null()) }
+}
+
+/// Whether `ws_handoff` serves a location's requests.
+fn serves(core: &ngx_http_core_loc_conf_t, own: &ngx_http_upstream_conf_t) -> bool {
     let handle = handler::handle as *const () as usize;
-    let serves = core.handler.is_some_and(|served| served as usize == handle);
-    if serves || !own.upstream.is_null() {
-        zone::tally_of_location(cf, own.upstream)
-    } else {
-        Ok(ptr::null())
-    }
+    let handles = core.handler.is_some_and(|handler| handler as usize == handle);
+    handles || !own.upstream.is_null()
 }

@@ -5,9 +5,12 @@ use core::ffi::c_void;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
 
-use handoff_protocol::ChunkedDecoder;
+use handoff_protocol::{ChunkedDecoder, Way};
 use nginx_sys::{ngx_chain_t, ngx_http_request_t};
 
+use zeroize::Zeroize;
+
+use crate::conf::TLS_ON;
 use crate::ledger::Ledger;
 use crate::nginx::{Connection, OutOfMemory, Request};
 use crate::set_header::SetFields;
@@ -63,14 +66,18 @@ pub struct State {
     pub client: Connection,
     /// `Sec-WebSocket-Accept` for the client's key.
     pub accept: [u8; 28],
-    /// Whether the client's connection is one whose socket can be passed (no TLS).
-    pub movable: bool,
+    /// How the client's connection can be handed over, if it can.
+    pub way: Cell<Option<Way>>,
     /// What nginx itself sets in a head, whichever peer it is for.
     pub set_fields: Cell<SetFields>,
-    /// The head for a peer that can take the socket if the client's connection is movable; a chain of one buffer.
+    /// The head for a peer that can take the socket if the client's connection can be handed over; a chain of one buffer.
     pub head: Cell<*mut ngx_chain_t>,
-    /// Whether the head that the present peer was sent offers the socket.
-    pub offered: Cell<bool>,
+    /// How [`Self::head`] offers the socket, if it does.
+    pub head_way: Cell<Option<Way>>,
+    /// How the head that the present peer was sent offers the socket, if it does.
+    pub offered: Cell<Option<Way>>,
+    /// Whether the present peer could take the client's TLS session, but is not trusted with it.
+    pub is_distrusted: Cell<bool>,
     /// Whether the present peer takes another request once it has the socket.
     pub keepalive: Cell<bool>,
     /// See [`Phase`].
@@ -83,6 +90,8 @@ pub struct State {
     pub nginx_write: Cell<Handler>,
     /// What remains to be written of the commit; lives in the request's pool.
     pub commit: Cell<&'static [u8]>,
+    /// All of a commit that holds secrets, until they are zeroed.
+    secret: Cell<Option<NonNull<[u8]>>>,
     /// Decoder of a chunked refusal.
     pub chunked: Cell<ChunkedDecoder>,
     /// What is counted and logged of the request.
@@ -104,19 +113,24 @@ impl Context {
     /// Creates the context of a request whose handshake is valid.
     pub fn create(r: Request, accept: [u8; 28]) -> Result<Self, OutOfMemory> {
         let client = r.connection();
+        let takes_tls = r.conf().is_some_and(|conf| conf.tls == TLS_ON);
+        let way = if client.is_tls() { takes_tls.then_some(Way::FdTls) } else { Some(Way::Fd) };
         let state = State {
             client,
             accept,
-            movable: !client.is_tls(),
+            way: Cell::new(way),
             set_fields: Cell::new(SetFields { host: None, others: &[] }),
             head: Cell::new(ptr::null_mut()),
-            offered: Cell::new(false),
+            head_way: Cell::new(None),
+            offered: Cell::new(None),
+            is_distrusted: Cell::new(false),
             keepalive: Cell::new(false),
             phase: Cell::new(Phase::Asking),
             fault: Cell::new(Fault::Unknown),
             nginx_read: Cell::new(None),
             nginx_write: Cell::new(None),
             commit: Cell::new(&[]),
+            secret: Cell::new(None),
             chunked: Cell::new(ChunkedDecoder::default()),
             ledger: Ledger::open(r),
             cleanup_installed: Cell::new(false),
@@ -148,6 +162,23 @@ impl Context {
     /// The context as nginx's callbacks carry it.
     pub fn as_data(self) -> *mut c_void {
         self.0.as_ptr().cast()
+    }
+
+    /// What is to be written to the backend. If it holds secrets, [`Self::forget_commit`] zeroes them.
+    pub fn set_commit(self, bytes: &'static mut [u8], is_secret: bool) {
+        let bytes = NonNull::from(bytes);
+        self.secret.set(is_secret.then_some(bytes));
+        // SAFETY: valid for as long as the request's pool, and written to only by `forget_commit`, which takes this away first.
+        self.commit.set(unsafe { bytes.as_ref() });
+    }
+
+    /// Nothing more is written to the backend.
+    pub fn forget_commit(self) {
+        self.commit.set(&[]);
+        if let Some(mut bytes) = self.secret.take() {
+            // SAFETY: in the request's pool, and nobody else refers to it any more.
+            unsafe { bytes.as_mut() }.zeroize();
+        }
     }
 
     /// Calls the handler of client writes that nginx had installed. The request, and this with it, may be gone afterwards.

@@ -3,19 +3,19 @@
 use core::ptr;
 
 use handoff_metrics::{Cause, Rejection};
-use handoff_protocol::{HandshakeError, RequestLine, validate};
+use handoff_protocol::{HandshakeError, RequestLine, Way, validate};
 use nginx_sys::{
     NGX_HTTP_FORBIDDEN, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_NOT_IMPLEMENTED,
-    NGX_HTTP_SPECIAL_RESPONSE, NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t,
-    ngx_http_upstream_init, ngx_int_t,
+    NGX_HTTP_SPECIAL_RESPONSE, NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_finalize_request,
+    ngx_http_request_t, ngx_http_upstream_init, ngx_int_t,
 };
 use ngx::ngx_string;
 
-use crate::conf::{FALLBACK_OFF, LocationConf, PROTOCOL_BARE};
+use crate::conf::{FALLBACK_OFF, LocationConf, PROTOCOL_BARE, TLS_OFF, TLS_TUNNEL};
 use crate::context::Context;
 use crate::ledger::Ledger;
 use crate::nginx::{self, OutOfMemory, Request, Upstream};
-use crate::{answer, bare, client, head, origin, refusal, release, takeover, target};
+use crate::{answer, bare, client, head, origin, refusal, release, takeover, target, tls};
 
 /// nginx's entry for a request in a location with `ws_handoff`.
 pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
@@ -63,13 +63,14 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
         Ledger::reject(r, Rejection::Fallback);
         return status;
     }
-    if conf.fallback == FALLBACK_OFF && r.connection().is_tls() {
-        log_errno!(
-            NGX_LOG_ERR,
-            r.log(),
-            0,
-            "a TLS connection cannot be handed over and \"ws_handoff_fallback\" is off"
-        );
+    let is_tls = r.connection().is_tls() && !bare;
+    if is_tls && conf.tls == TLS_OFF {
+        log_errno!(NGX_LOG_INFO, r.log(), 0, "client speaks TLS and \"ws_handoff_tls\" is off");
+        Ledger::reject(r, Rejection::Fallback);
+        return NGX_HTTP_NOT_IMPLEMENTED as ngx_int_t;
+    }
+    if is_tls && conf.tls == TLS_TUNNEL && conf.fallback == FALLBACK_OFF {
+        log_fallback_off(r);
         Ledger::reject(r, Rejection::Fallback);
         return NGX_HTTP_NOT_IMPLEMENTED as ngx_int_t;
     }
@@ -99,13 +100,49 @@ pub unsafe extern "C" fn handle(r: *mut ngx_http_request_t) -> ngx_int_t {
 
     // There is no body to read, which is where other upstream modules take this reference.
     r.hold();
+    if context.way.get() == Some(Way::FdTls) {
+        tls::drain(r, context);
+    } else {
+        start(r, context, bare);
+    }
+    nginx::DONE
+}
+
+/// A TLS client's session can be handed over, or cannot be. The request may be gone afterwards.
+pub fn drained(r: Request, context: Context, refusal: Option<tls::Refusal>) {
+    if let Some(refusal) = refusal {
+        let reason = tls::Reason(refusal);
+        log_errno!(NGX_LOG_INFO, r.log(), 0, "the TLS session stays in nginx: {reason}");
+        context.way.set(None);
+        context.ledger.keeps_tls(r, refusal);
+        if r.conf().is_some_and(|conf| conf.fallback == FALLBACK_OFF) {
+            log_fallback_off(r);
+            context.ledger.turn_away(r, Rejection::Fallback);
+            let status = NGX_HTTP_NOT_IMPLEMENTED as ngx_int_t;
+            // SAFETY: releases the reference that was taken for the upstream, which has not been started.
+            unsafe { ngx_http_finalize_request(r.raw(), status) };
+            return;
+        }
+    }
+    start(r, context, false);
+}
+
+fn start(r: Request, context: Context, bare: bool) {
     // A bare backend waits for the socket, perhaps with all else that it does, from the connection on.
-    if (context.movable && !bare) || r.connection().has_room() {
+    if (context.way.get() == Some(Way::Fd) && !bare) || r.connection().has_room() {
         start_upstream(r);
     } else {
         client::wait_for_room(r);
     }
-    nginx::DONE
+}
+
+fn log_fallback_off(r: Request) {
+    log_errno!(
+        NGX_LOG_ERR,
+        r.log(),
+        0,
+        "a TLS connection cannot be handed over and \"ws_handoff_fallback\" is off"
+    );
 }
 
 /// Connects to a backend and asks it. The request may be gone afterwards.

@@ -4,16 +4,18 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use handoff_metrics::Cause;
-use handoff_protocol::{RequestHead, RequestHeadError};
+use handoff_protocol::{RequestHead, RequestHeadError, Way};
 use nginx_sys::{
     NGX_ESCAPE_URI, NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_LOG_ERR, NGX_LOG_INFO, ngx_chain_t,
     ngx_chain_writer, ngx_escape_uri, ngx_http_request_t, ngx_int_t, ngx_uint_t,
 };
 
 use crate::client;
+use crate::conf::FALLBACK_OFF;
 use crate::context::Context;
 use crate::nginx::{self, OutOfMemory, Request, Upstream};
 use crate::set_header;
+use crate::tls;
 
 /// Builds the head before any backend is asked, while it can still be the client's fault with no peer involved. On error,
 /// the status for the client.
@@ -26,7 +28,8 @@ pub fn prepare(r: Request) -> Result<(), ngx_int_t> {
         return Err(internal);
     };
     context.set_fields.set(set_header::evaluate(r, conf).map_err(|OutOfMemory| internal)?);
-    context.head.set(encode(r, u, context, context.movable)?.as_ptr());
+    context.head.set(encode(r, u, context, context.way.get())?.as_ptr());
+    context.head_way.set(context.way.get());
     Ok(())
 }
 
@@ -59,9 +62,21 @@ pub unsafe extern "C" fn output_filter(data: *mut c_void, input: *mut ngx_chain_
     let mut chain = input;
     if !input.is_null() {
         context.ledger.asking(r);
-        let offer = context.movable && u.peer_is_unix();
+        let fit = context.way.get().filter(|_| u.peer_is_unix());
+        // Each time, since the balancer may have chosen another peer, and there may be another socket by now.
+        let offer = fit.filter(|way| *way != Way::FdTls || tls::is_trusted(r, u));
+        let was_distrusted = context.is_distrusted.replace(offer != fit);
         context.offered.set(offer);
-        if offer != context.movable {
+        if offer != fit && r.conf().is_some_and(|conf| conf.fallback == FALLBACK_OFF) {
+            // Whatever it answered could not be used, through no fault of its own: others may be served by it.
+            if !was_distrusted {
+                context.ledger.keeps_tls(r, tls::Refusal::Trust);
+            }
+            u.excuse_peer();
+            context.ledger.fail_attempt(Cause::Local);
+            return nginx::ERROR;
+        }
+        if offer != context.head_way.get() {
             let Ok(other) = encode(r, u, context, offer) else {
                 context.ledger.fail_attempt(Cause::Local);
                 return nginx::ERROR;
@@ -85,7 +100,7 @@ fn encode(
     r: Request,
     u: Upstream,
     context: Context,
-    offer: bool,
+    offer: Option<Way>,
 ) -> Result<NonNull<ngx_chain_t>, ngx_int_t> {
     let internal = |OutOfMemory| NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t;
     let pool = r.pool();
@@ -96,13 +111,8 @@ fn encode(
         None => host(r).map_err(internal)?,
     };
 
-    let head = RequestHead {
-        target,
-        host,
-        client_fields: r.fields(),
-        set_fields: set.others,
-        offer_descriptor: offer,
-    };
+    let head =
+        RequestHead { target, host, client_fields: r.fields(), set_fields: set.others, offer };
 
     let complain = |error: RequestHeadError| {
         let level = if error.status() < 500 { NGX_LOG_INFO } else { NGX_LOG_ERR };

@@ -10,7 +10,8 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 use std::time::Instant;
 
-use handoff_metrics::{Cause, Counters, Gauge, Outcome, Rejection};
+use handoff_metrics::{Cause, Counters, Gauge, Outcome, Rejection, TlsRefusal};
+use handoff_protocol::Way;
 use nginx_sys::{
     NGX_HTTP_BAD_GATEWAY, NGX_HTTP_CLIENT_CLOSED_REQUEST, NGX_HTTP_GATEWAY_TIME_OUT,
     NGX_HTTP_REQUEST_TIME_OUT, ngx_http_upstream_state_t, ngx_int_t, ngx_msec_t, ngx_uint_t,
@@ -172,11 +173,19 @@ impl Ledger {
     }
 
     /// The socket is the backend's now, with so many bytes of early data.
-    pub fn handed_over(&self, early_data: usize) {
+    pub fn handed_over(&self, early_data: usize, way: Option<Way>) {
         if let Some(counters) = self.counters.get() {
             counters.early_data(early_data);
         }
-        self.end(Outcome::Fd);
+        self.end(if way == Some(Way::FdTls) { Outcome::Tls } else { Outcome::Fd });
+    }
+
+    /// The client's TLS session is not fit to be handed over.
+    pub fn keeps_tls(&self, r: Request, refusal: TlsRefusal) {
+        if let Some(refusals) = MainConf::of(r).and_then(MainConf::tls_refusals) {
+            refusals.count(refusal);
+        }
+        self.error.set(Some(refusal.name()));
     }
 
     /// A tunnel begins.
@@ -220,7 +229,7 @@ impl Ledger {
         self.outcome.get()
     }
 
-    /// Why it failed, or was refused by nginx.
+    /// Why it failed, was refused by nginx, or is tunnelled though it could have been handed over.
     pub fn error(&self) -> Option<&'static str> {
         self.error.get()
     }

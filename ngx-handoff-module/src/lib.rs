@@ -4,14 +4,14 @@
 //! `conf` (directives), `handler` (the opening handshake), `head` (the request to the backend), `answer` (its answer),
 //! `refusal` (the body of one), `takeover` (offer, 101, commit), `release` (nginx lets the socket go), `client` (a
 //! client that leaves early), `descriptor` (the one file that sends a descriptor), `zone` (shared memory for counters),
-//! `ledger` (what is counted of a request), `status` (the counters shown), `variables`, `tables` (what a shared object
+//! `ledger` (what is counted of a request), `tls` (the session of a TLS client), `status` (the counters shown), `variables`, `tables` (what a shared object
 //! exports) and `nginx` (views of nginx's structures).
 
 use core::ptr;
 
 use nginx_sys::{
-    NGX_HTTP_MODULE, NGX_LOG_EMERG, ngx_cycle_t, ngx_http_module_t, ngx_int_t, ngx_module_t,
-    ngx_uint_t,
+    NGX_HTTP_MODULE, NGX_LOG_EMERG, ngx_conf_t, ngx_cycle_t, ngx_http_module_t, ngx_int_t,
+    ngx_module_t, ngx_uint_t,
 };
 use ngx::core::Status;
 use ngx::http::{HttpModule, HttpModuleLocationConf, HttpModuleMainConf};
@@ -41,6 +41,7 @@ mod status;
 mod tables;
 mod takeover;
 mod target;
+mod tls;
 mod variables;
 mod zone;
 
@@ -66,7 +67,7 @@ unsafe impl HttpModuleMainConf for HandoffModule {
 
 static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
     preconfiguration: Some(variables::add),
-    postconfiguration: Some(zone::postconfiguration),
+    postconfiguration: Some(postconfiguration),
     create_main_conf: Some(HandoffModule::create_main_conf),
     init_main_conf: None,
     create_srv_conf: None,
@@ -87,6 +88,14 @@ pub static mut ngx_http_ws_handoff_module: ngx_module_t = ngx_module_t {
     init_process: Some(init_process),
     ..ngx_module_t::default()
 };
+
+/// Once the configuration has been read.
+unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+    match zone::postconfiguration(cf) {
+        nginx::OK => tls::install(cf),
+        error => error,
+    }
+}
 
 /// Creates what each worker needs once. A failure here stops the worker before it accepts anybody.
 unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {

@@ -49,6 +49,10 @@ pub fn release(r: Request, context: Context) {
     // would wake this worker for a stranger's traffic, and hit whoever gets the connection slot next.
     client.stop_watching();
 
+    // Nor a goodbye to the client in TLS.
+    context.forget_commit();
+    client.keep_tls_quiet();
+
     // From here on, whatever nginx does to that number (shutdown, SO_LINGER, recv) ends at the dummy.
     match DUMMY.get() {
         Some(dummy) => {
@@ -59,7 +63,7 @@ pub fn release(r: Request, context: Context) {
         None => log_errno!(NGX_LOG_ERR, r.log(), 0, "ws_handoff: the worker has no dummy socket"),
     }
 
-    context.ledger.handed_over(r.early_data().len());
+    context.ledger.handed_over(r.early_data().len(), context.offered.get());
 
     // The early data went with the commit. No keep-alive, no lingering close: straight to close(2).
     r.drop_early_data();
@@ -113,6 +117,7 @@ pub unsafe extern "C" fn finalize_request(r: *mut ngx_http_request_t, rc: ngx_in
 /// would leave the client connected to nobody, and its registration with epoll to whoever gets the slot next.
 fn abort(context: Context) {
     let client = context.client;
+    context.forget_commit();
     client.stop_watching();
     client.hang_up();
     client.set_error();

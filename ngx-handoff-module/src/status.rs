@@ -168,6 +168,7 @@ fn page<'a>(r: Request, format: Format) -> Result<&'a mut [u8], OutOfMemory> {
     }
     let report = Report {
         in_progress: main.in_progress().map_or(0, |gauge| gauge.sum()),
+        tls_refused: main.tls_refusals().map(|refusals| refusals.snapshot()).unwrap_or_default(),
         rejected: main.rejections().map(|rejections| rejections.snapshot()).unwrap_or_default(),
         upstreams,
     };

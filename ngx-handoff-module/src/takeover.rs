@@ -6,14 +6,16 @@
 use core::ffi::c_void;
 
 use handoff_metrics::Cause;
-use handoff_protocol::{commit_len, encode_commit, section};
+use handoff_protocol::tls::State;
+use handoff_protocol::{Way, commit_len, encode_commit, section};
 use nginx_sys::{NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t};
 use rustix::io::Errno;
+use zeroize::Zeroizing;
 
 use crate::answer::Unusable;
 use crate::context::{Context, Fault, Phase};
 use crate::nginx::{self, Connection, OutOfMemory, Request, Upstream};
-use crate::{bare, descriptor, refusal, release};
+use crate::{bare, descriptor, refusal, release, tls};
 
 /// Offers the client's socket to a backend that has answered that it wants it.
 pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), Unusable> {
@@ -146,17 +148,43 @@ fn wait_for_client(r: Request, u: Upstream, context: Context, client: Connection
 }
 
 fn begin_commit(r: Request, u: Upstream, context: Context) -> Result<(), OutOfMemory> {
+    let mut room = Zeroizing::new([0; State::MAX_LEN]);
+    let is_tls = context.offered.get() == Some(Way::FdTls);
+    let state = if is_tls { tls_state(r, &mut room)? } else { &[] };
     let early = r.early_data();
-    let sections: &[(u8, &[u8])] =
-        if early.is_empty() { &[] } else { &[(section::EARLY_DATA, early)] };
+    let sections = [(section::TLS_STATE, state), (section::EARLY_DATA, early)];
+    let sections = match (is_tls, early.is_empty()) {
+        (true, false) => sections.as_slice(),
+        (true, true) => sections.get(..1).unwrap_or_default(),
+        (false, false) => sections.get(1..).unwrap_or_default(),
+        (false, true) => &[],
+    };
     let buffer = r.pool().bytes(commit_len(sections).ok_or(OutOfMemory)?)?;
-    encode_commit(sections, buffer).ok_or(OutOfMemory)?;
+    let encoded = encode_commit(sections, buffer);
+    context.set_commit(buffer, is_tls);
+    encoded.ok_or(OutOfMemory)?;
 
-    context.commit.set(buffer);
     context.phase.set(Phase::Committing);
     u.set_write_handler(Some(backend_writable));
     continue_commit(r, u, context);
     Ok(())
+}
+
+/// The state of the client's session, now that the 101 was the last that nginx has to say in it.
+fn tls_state(r: Request, room: &mut [u8; State::MAX_LEN]) -> Result<&[u8], OutOfMemory> {
+    match tls::export(r.connection(), room) {
+        Ok(len) => Ok(room.get(..len).unwrap_or_default()),
+        Err(refusal) => {
+            let reason = tls::Reason(refusal);
+            log_errno!(
+                NGX_LOG_ERR,
+                r.log(),
+                0,
+                "the TLS session cannot be handed over any more: {reason}"
+            );
+            Err(OutOfMemory)
+        }
+    }
 }
 
 /// `u->write_event_handler` while the commit is written.

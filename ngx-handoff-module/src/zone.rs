@@ -8,7 +8,7 @@ use core::ffi::{c_char, c_void};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
-use handoff_metrics::{Counters, Gauge, Rejections};
+use handoff_metrics::{Counters, Gauge, Rejections, TlsRefusals};
 use nginx_sys::{
     NGX_CONF_TAKE1, NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_UPSTREAM_CREATE,
     NGX_LOG_EMERG, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_upstream_srv_conf_t, ngx_int_t,
@@ -47,6 +47,8 @@ pub struct MainConf {
     first: Cell<*const Tally>,
     /// Whether a location's peers come from variables.
     variables: Cell<bool>,
+    /// Whether a location hands TLS clients over.
+    tls: Cell<bool>,
 }
 
 /// An upstream of this configuration, and where it is counted. Lives in the configuration's pool.
@@ -63,6 +65,7 @@ pub struct Tally {
 struct Root {
     in_progress: Gauge,
     rejections: Rejections,
+    tls_refusals: TlsRefusals,
     /// The latest of the upstreams that there have ever been.
     latest: AtomicPtr<Node>,
 }
@@ -83,6 +86,7 @@ impl Default for MainConf {
             root: Cell::new(ptr::null()),
             first: Cell::new(ptr::null()),
             variables: Cell::new(false),
+            tls: Cell::new(false),
         }
     }
 }
@@ -113,6 +117,21 @@ impl MainConf {
     /// The handshakes that nginx refused itself.
     pub fn rejections(&self) -> Option<&'static Rejections> {
         self.root().map(|root| &root.rejections)
+    }
+
+    /// The TLS sessions that were not fit to be handed over.
+    pub fn tls_refusals(&self) -> Option<&'static TlsRefusals> {
+        self.root().map(|root| &root.tls_refusals)
+    }
+
+    /// A location hands TLS clients over.
+    pub fn expect_tls(&self) {
+        self.tls.set(true);
+    }
+
+    /// Whether a location does.
+    pub fn hands_over_tls(&self) -> bool {
+        self.tls.get()
     }
 
     /// Where an upstream that a variable named is counted; `upstream` is null if nginx does not know it.
@@ -225,7 +244,7 @@ pub fn tally_of_location(
 }
 
 /// Once all locations are known: a variable can name each `upstream {}`.
-pub unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+pub fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
     match register_for_variables(cf) {
         Ok(()) => nginx::OK,
         Err(OutOfMemory) => nginx::ERROR,

@@ -1,8 +1,8 @@
 """Runs the Autobahn test suite through nginx, the module and the backend.
 
-    python3 tests/autobahn/run.py --suite DIR [CASE...]
+    python3 tests/autobahn/run.py --suite DIR [--tls] [CASE...]
 
-DIR is where install.sh has put the suite. CASEs are as the suite numbers them, `1.*` or `6.4.3`; without any, 1 to 10: all
+With --tls the suite speaks TLS, and its sessions are handed over with its sockets. DIR is where install.sh has put the suite. CASEs are as the suite numbers them, `1.*` or `6.4.3`; without any, 1 to 10: all
 but compression. Prints what is not plainly right, and ends with 0 if nothing but that was seen.
 """
 
@@ -40,7 +40,7 @@ http {{
     uwsgi_temp_path temp;
     scgi_temp_path temp;
     server {{
-        listen 127.0.0.1:{port};
+        listen 127.0.0.1:{port}{tls};
         location / {{
             ws_handoff unix:{socket};
             ws_handoff_fallback off;
@@ -48,20 +48,28 @@ http {{
     }}
 }}
 """
+TLS = """ ssl;
+        ssl_certificate cert.pem;
+        ssl_certificate_key cert.key;
+        ws_handoff_tls on"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", type=Path, required=True)
     parser.add_argument("--engine", default="parked", choices=["parked", "tasks"])
+    parser.add_argument("--tls", action="store_true")
     parser.add_argument("cases", nargs="*", default=CASES)
     arguments = parser.parse_args()
+    if arguments.tls and arguments.engine == "tasks":
+        parser.error("--engine tasks carries no TLS session on: nothing would be handed over")
     with tempfile.TemporaryDirectory(prefix="autobahn-") as directory:
         directory = Path(directory)
         processes = []
         try:
-            port = serve(directory, arguments.engine, processes)
-            verdicts = fuzz(directory, arguments.suite, port, arguments.cases)
+            port = serve(directory, arguments, processes)
+            url = f"{'wss' if arguments.tls else 'ws'}://127.0.0.1:{port}/"
+            verdicts = fuzz(directory, arguments.suite, url, arguments.cases)
         finally:
             for process in reversed(processes):
                 process.send_signal(signal.SIGTERM)
@@ -73,15 +81,15 @@ def main() -> int:
         return judge(verdicts, arguments)
 
 
-def serve(directory: Path, engine: str, processes: list) -> int:
+def serve(directory: Path, arguments, processes: list) -> int:
     """Starts the backend and nginx; the port to connect to."""
     (directory / "temp").mkdir()
     backend_socket = directory / "backend.sock"
     # Case 9 sends 16 MiB; a ping or a close of this side's would not be expected.
-    backend = [BUILD / "bin/ws-handoff-backend", "--app", "echo", "--engine", engine, "--socket", backend_socket,
+    backend = [BUILD / "bin/ws-handoff-backend", "--app", "echo", "--engine", arguments.engine, "--socket", backend_socket,
                "--max-message-size", "64m", "--max-queue", "64m", "--ping-interval", "0", "--idle-timeout", "0",
                "--drain-timeout", "1"]  # fmt: skip
-    if engine == "parked":
+    if arguments.engine == "parked":
         backend.append("--compression")
     with open(directory / "backend.log", "wb") as log:
         processes.append(subprocess.Popen(backend, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
@@ -89,11 +97,16 @@ def serve(directory: Path, engine: str, processes: list) -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    if arguments.tls:
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                   "-keyout", directory / "cert.key", "-out", directory / "cert.pem"]  # fmt: skip
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     (directory / "nginx.conf").write_text(
         NGINX.format(
             module=BUILD / "modules/ngx_http_ws_handoff_module.so",
             user="user root;" if os.geteuid() == 0 else "",
             port=port,
+            tls=TLS if arguments.tls else "",
             socket=backend_socket,
         )
     )
@@ -103,10 +116,10 @@ def serve(directory: Path, engine: str, processes: list) -> int:
     return port
 
 
-def fuzz(directory: Path, suite: Path, port: int, cases: list[str]) -> dict:
+def fuzz(directory: Path, suite: Path, url: str, cases: list[str]) -> dict:
     """The suite's verdicts by case."""
     spec = directory / "spec.json"
-    server = {"agent": "server", "url": f"ws://127.0.0.1:{port}/"}
+    server = {"agent": "server", "url": url}
     spec.write_text(
         json.dumps(
             {
@@ -140,7 +153,8 @@ def judge(verdicts: dict, arguments) -> int:
             failed += 1
         if seen != {"OK"}:
             print(f"  {case}: {', '.join(sorted(seen))}")
-    print(f"autobahn ({arguments.engine}): {len(verdicts)} cases, {failed} failed")
+    over = ", wss" if arguments.tls else ""
+    print(f"autobahn ({arguments.engine}{over}): {len(verdicts)} cases, {failed} failed")
     return 1 if failed or not verdicts else 0
 
 

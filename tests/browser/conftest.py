@@ -25,7 +25,13 @@ os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 
 @pytest.fixture(scope="session")
-def demo_url() -> Iterator[str]:
+def tls_port() -> int | None:
+    """Where the demo speaks TLS, if it is started here."""
+    return None if "WS_HANDOFF_DEMO_URL" in os.environ else free_port()
+
+
+@pytest.fixture(scope="session")
+def demo_url(tls_port: int | None) -> Iterator[str]:
     """Where the demo is: at WS_HANDOFF_DEMO_URL, or started here by scripts/run.sh, and ended."""
     if url := os.environ.get("WS_HANDOFF_DEMO_URL"):
         yield url.rstrip("/")
@@ -35,7 +41,7 @@ def demo_url() -> Iterator[str]:
     with log_path.open("wb") as log:
         demo = subprocess.Popen(
             [ROOT / "scripts" / "run.sh"],
-            env={**os.environ, "PORT": str(port)},
+            env={**os.environ, "PORT": str(port), "TLS_PORT": str(tls_port)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -94,6 +100,8 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
     options.add_argument("--disable-background-networking")
     options.add_argument("--no-first-run")
     options.add_argument("--no-proxy-server")
+    # The demo has signed its certificate itself.
+    options.add_argument("--ignore-certificate-errors")
     if os.geteuid() == 0:
         options.add_argument("--no-sandbox")
     # Nor is a connection opened before there is a request for it.
@@ -108,10 +116,22 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 @pytest.fixture
 def page(driver: webdriver.Chrome, demo_url: str) -> Iterator[Page]:
     """The page in a tab of its own, at 1280 pixels; nothing is open when the test begins, nor when it has ended."""
+    yield from in_a_tab(driver, demo_url, demo_url)
+
+
+@pytest.fixture
+def secure_page(driver: webdriver.Chrome, demo_url: str, tls_port: int | None) -> Iterator[Page]:
+    """The same with TLS."""
+    if tls_port is None:
+        pytest.skip("the demo at WS_HANDOFF_DEMO_URL has no port with TLS")
+    yield from in_a_tab(driver, demo_url, f"https://127.0.0.1:{tls_port}")
+
+
+def in_a_tab(driver: webdriver.Chrome, demo_url: str, url: str) -> Iterator[Page]:
     close_clients(demo_url)
     before = driver.window_handles
     driver.switch_to.new_window("tab")
-    page = Page(driver, demo_url)
+    page = Page(driver, url)
     page.resize(1280, 900)
     page.open()
     driver.get_log("browser")

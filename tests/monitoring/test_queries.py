@@ -43,7 +43,7 @@ def test_a_panel_has_data(prometheus, target):
 
 def test_what_happened_is_what_the_panels_show(prometheus):
     results = by(prometheus, "Handshakes, by result", "result")
-    assert set(results) == {"fd", "tunnel", "refused", "failed"}
+    assert set(results) == {"fd", "tls", "tunnel", "refused", "failed"}
     assert all(rate > 0 for rate in results.values()), results
 
     causes = by(prometheus, "Failures, by cause", "cause")

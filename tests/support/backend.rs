@@ -60,6 +60,7 @@ impl Backend {
             .args(["--admin", &admin.to_string()])
             .args(arguments)
             .env("WS_HANDOFF_ENGINE", engine())
+            .env("WS_HANDOFF_TLS", tls())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log's descriptor"))
             .stderr(log);
@@ -163,6 +164,23 @@ impl Backend {
 /// Which engine serves: `parked`, unless `WS_HANDOFF_TEST_ENGINE` says otherwise.
 pub fn engine() -> String {
     std::env::var("WS_HANDOFF_TEST_ENGINE").unwrap_or_else(|_| "parked".to_owned())
+}
+
+/// Who carries TLS sessions on: the program, unless `WS_HANDOFF_TEST_TLS` says otherwise (`kernel`: `make test-ktls`).
+pub fn tls() -> String {
+    std::env::var("WS_HANDOFF_TEST_TLS").unwrap_or_else(|_| "user".to_owned())
+}
+
+/// Whether it is the kernel that does.
+pub fn kernel_carries() -> bool {
+    tls() == "kernel" && is_strict()
+}
+
+/// Whether that kernel changes keys (Linux 6.14), by what the program has found out.
+pub fn changes_keys(backend: &Backend) -> bool {
+    let log = backend.log();
+    assert!(log.contains("giving TLS sessions to the kernel"), "{log}");
+    log.contains("changes_keys=true")
 }
 
 /// Whether that is the one that tells every breach of RFC 6455, and has the options that come with it.

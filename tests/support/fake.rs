@@ -183,6 +183,21 @@ impl ManualBackend {
         format!("unix:{}", self.path.display())
     }
 
+    /// Has another user listen, as if a process of theirs had made the socket; as root only.
+    pub fn listen_as(&self, uid: u32) {
+        let listener = &self.listener;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                const AS_IT_IS: libc::uid_t = libc::uid_t::MAX;
+                // SAFETY: integers only. Not by the C library, which would change all threads: this one ends with it.
+                let rc = unsafe { libc::syscall(libc::SYS_setresuid, AS_IT_IS, uid, AS_IT_IS) };
+                assert_eq!(rc, 0, "become another user");
+                // Once more: unix(7)'s SO_PEERCRED tells who has done so last.
+                listen(listener, Backlog::new(16).unwrap()).expect("listen");
+            });
+        });
+    }
+
     /// Waits for nginx to connect.
     pub fn accept(&self) -> Peer {
         wait_for("nginx connects to the backend", || self.try_accept())

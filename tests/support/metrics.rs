@@ -67,7 +67,7 @@ impl Snapshot {
 
     /// Requests that have ended.
     pub fn ended(&self) -> usize {
-        ["fd", "tunnel", "refused", "failed"]
+        ["fd", "tls", "tunnel", "refused", "failed"]
             .iter()
             .map(|result| self.sum("requests", result))
             .sum()

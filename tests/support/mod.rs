@@ -20,10 +20,15 @@ pub mod peer;
 pub mod proc;
 pub mod process;
 pub mod python;
+pub mod rustls_client;
+pub mod s_client;
+pub mod sealing_client;
 pub mod service;
 pub mod strace;
 pub mod stuck;
 pub mod swarm;
+pub mod tls;
+pub mod tls_site;
 
 pub use backend::Backend;
 pub use client::Client;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -136,4 +136,13 @@ fn set_option<T>(socket: &impl AsFd, option: libc::c_int, value: &T) {
         "setsockopt of SO_{{ATTACH,DETACH}}_FILTER: {}",
         io::Error::last_os_error()
     );
+}
+
+/// How many bytes wait to be read from a pipe or a socket (FIONREAD).
+pub fn queued(fd: BorrowedFd<'_>) -> usize {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: an open descriptor, and room for an int.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut queued) };
+    assert_eq!(rc, 0, "FIONREAD");
+    usize::try_from(queued).expect("not negative")
 }

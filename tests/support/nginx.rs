@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -39,6 +39,7 @@ pub struct Builder {
     tolerated: Vec<&'static str>,
     quiet: bool,
     user: &'static str,
+    preload: Option<PathBuf>,
 }
 
 /// What stub_status reports.
@@ -122,6 +123,21 @@ impl Builder {
         self
     }
 
+    /// A shared object that every process of it loads before all others, made of this C (`LD_PRELOAD`).
+    pub fn preload(mut self, source: &str) -> Self {
+        let (code, object) =
+            (self.dir.path().join("preload.c"), self.dir.path().join("preload.so"));
+        fs::write(&code, source).expect("write a file");
+        let made = Command::new("cc")
+            .args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"])
+            .args([&object, &code])
+            .output()
+            .expect("run cc");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        self.preload = Some(object);
+        self
+    }
+
     pub fn start(self) -> Nginx {
         self.write_config();
         let mut nginx = Nginx { process: None, site: self };
@@ -154,6 +170,7 @@ impl Builder {
             tolerated: Vec::new(),
             quiet: false,
             user: "root",
+            preload: None,
         }
     }
 
@@ -163,6 +180,9 @@ impl Builder {
         command.arg("-p").arg(self.dir.path()).args(["-c", "nginx.conf", "-e", "error.log"]);
         // Inherited sockets, says nginx; `make test NGINX=debian` says something else with it.
         command.stdin(Stdio::null()).env_remove("NGINX");
+        if let Some(object) = &self.preload {
+            command.env("LD_PRELOAD", object);
+        }
         command
     }
 

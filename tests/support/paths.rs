@@ -45,6 +45,16 @@ pub fn go_backend() -> PathBuf {
     staged("WS_HANDOFF_TEST_GO_BACKEND", "build/go/backend")
 }
 
+/// The client in Go, which `make test-clients` compiles.
+pub fn go_client() -> PathBuf {
+    staged("WS_HANDOFF_TEST_GO_CLIENT", "build/go/client")
+}
+
+/// A script of `tests/clients`.
+pub fn client_script(name: &str) -> PathBuf {
+    root().join("tests/clients").join(name)
+}
+
 /// A file of `examples/`.
 pub fn example_file(name: &str) -> PathBuf {
     root().join("examples").join(name)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use handoff_protocol::{CommitDecoder, OFFER};
+use handoff_protocol::{Commit, CommitDecoder, OFFER};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 
 use super::PATIENCE;
@@ -107,9 +107,24 @@ impl Peer {
         early_data
     }
 
+    /// As [`Peer::recv_commit`] with a TLS session; all that it says.
+    pub fn recv_tls_commit(&mut self) -> Commit {
+        let commit = self.recv_kept_tls_commit();
+        assert!(self.recv_to_end().is_empty(), "bytes after the commit");
+        commit
+    }
+
+    /// The same on a connection that nginx may keep.
+    pub fn recv_kept_tls_commit(&mut self) -> Commit {
+        self.recv_kept(CommitDecoder::new(1 << 20).with_tls())
+    }
+
     /// Receives the commit on a connection that nginx may keep; the early data.
     pub fn recv_kept_commit(&mut self) -> Vec<u8> {
-        let mut decoder = CommitDecoder::new(1 << 20);
+        self.recv_kept(CommitDecoder::new(1 << 20)).early_data
+    }
+
+    fn recv_kept(&mut self, mut decoder: CommitDecoder) -> Commit {
         let mut bytes = [0; 8192];
         loop {
             let len = self.recv(&mut bytes).expect("a commit");
@@ -120,7 +135,7 @@ impl Peer {
                 break;
             }
         }
-        decoder.into_commit().expect("a whole commit").early_data
+        decoder.into_commit().expect("a whole commit")
     }
 
     /// Answers with acceptance and receives the client.
@@ -156,6 +171,11 @@ impl Peer {
         let fd = self.stream.as_fd().as_raw_fd();
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
         nix::sys::socket::recv(fd, &mut [0], flags).is_ok()
+    }
+
+    /// How many bytes wait to be received.
+    pub fn queued(&self) -> usize {
+        super::net::queued(self.stream.as_fd())
     }
 
     /// A connected stream of bytes, for backends that are tunnelled to.

@@ -1,8 +1,9 @@
 //! A child process that dies with the test, and with the test program should that be killed.
 
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
@@ -10,6 +11,20 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use super::wait_for_within;
+
+/// Runs a program to its end and insists on success; its standard output.
+pub fn run(name: &'static str, mut command: Command) -> String {
+    let dir = super::fake::socket_dir();
+    let (out, err) = (dir.path().join("out"), dir.path().join("err"));
+    let create = |path| fs::File::create(path).expect("create a file for output");
+    command.stdin(Stdio::null()).stdout(create(&out)).stderr(create(&err));
+    let mut process = Process::spawn(name, &mut command, Signal::SIGKILL);
+    let status = process.wait(Duration::from_secs(120));
+    let read = |path| fs::read_to_string(path).expect("read the output");
+    let output = read(&out);
+    assert!(status.success(), "{command:?}: {status}\n{output}\n{}", read(&err));
+    output
+}
 
 /// A running child; SIGKILLed when dropped, if it was not stopped in a better way.
 pub struct Process {

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use super::frame::{Frame, TEXT};
 use super::head::{ACCEPT, Handshake, Head};
@@ -14,6 +15,10 @@ use super::{PROMPTLY, wait_for};
 
 /// How many clients there are at a time.
 const AT_ONCE: usize = 16;
+
+/// How long a client that was turned away waits until the next one comes in its place: while a server starts, not all clients
+/// that there are come and go.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// So many that went wrong tell enough; each takes its time.
 const ENOUGH: usize = 10;
@@ -57,6 +62,9 @@ pub fn run(
             scope.spawn(|| {
                 while let Some(n) = progress.next() {
                     let fate = converse(to, target, n);
+                    if matches!(fate, Fate::Error(_)) {
+                        thread::sleep(PAUSE);
+                    }
                     let keep = keep > 0 && n % keep == 0;
                     progress.fates.lock().unwrap().record(n, fate, keep);
                 }

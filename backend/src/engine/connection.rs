@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
+use handoff_tls::{Alert, Session};
 use handoff_websocket::{Agreement, Decoder};
 
 use super::groups::Memberships;
@@ -24,13 +25,45 @@ pub(crate) struct Connection<S> {
     pub(crate) phase: Phase,
     /// Whether it waits for its next turn.
     pub(crate) in_ready: bool,
-    /// Whether epoll has said that there is an end to be read: it does not say so again.
-    pub(crate) ended: bool,
+    pub(crate) flags: Flags,
     pub(crate) agreement: Option<Agreement>,
     /// The application's; there from `on_open` on.
     pub(crate) state: Option<S>,
+    /// The session of a client that speaks TLS, or what of it is not the kernel's.
+    pub(crate) tls: Option<Box<Session>>,
     /// None: between messages, and nothing waits to be sent.
     pub(crate) busy: Option<Box<Busy>>,
+}
+
+/// What there is to remember of a connection, each in a bit: there is no room for more.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
+    /// epoll has said that there is an end to be read: it does not say so again.
+    pub(crate) const ENDED: Flags = Flags(1);
+    /// The kernel opens the client's TLS records.
+    pub(crate) const RECEIVES: Flags = Flags(1 << 1);
+    /// The kernel seals what is sent.
+    pub(crate) const SENDS: Flags = Flags(1 << 2);
+    /// Of a session that the kernel has: its version. Without it it is TLS 1.2.
+    pub(crate) const TLS_1_3: Flags = Flags(1 << 3);
+    /// The kernel can open nothing more that comes.
+    pub(crate) const DEAF: Flags = Flags(1 << 4);
+    /// A KeyUpdate goes before anything else that the kernel seals.
+    pub(crate) const OWES_KEY_UPDATE: Flags = Flags(1 << 5);
+    /// The client has been told once that nothing is negotiated anew.
+    pub(crate) const HAS_REFUSED: Flags = Flags(1 << 6);
+    /// The last alert of a TLS session is out, or on its way: nothing may follow it.
+    pub(crate) const HAS_PARTED: Flags = Flags(1 << 7);
+
+    pub(crate) fn has(self, flag: Flags) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub(crate) fn set(&mut self, flag: Flags, value: bool) {
+        self.0 = if value { self.0 | flag.0 } else { self.0 & !flag.0 };
+    }
 }
 
 /// How far a conversation is.
@@ -47,11 +80,28 @@ pub(crate) enum Phase {
     },
 }
 
+/// How a client's TLS session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TlsEnd {
+    /// By close_notify: as an end of file.
+    Notify,
+    /// The client has broken it off.
+    Broken,
+    /// This side does, with this alert.
+    Alert(Alert),
+}
+
 /// What a connection needs while it is in the middle of something.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
     /// What came and had no place in the last turn.
     pub(crate) rest: Vec<u8>,
+    /// The beginning of a TLS record.
+    pub(crate) record: Vec<u8>,
+    /// How the client has ended its TLS session, behind what is in `rest`.
+    pub(crate) end: Option<TlsEnd>,
+    /// TLS records, or the rest of one, that the socket had no room for. They come before the queue, which is not sealed.
+    pub(crate) sealed: Vec<u8>,
     /// In the middle of a frame or a message.
     pub(crate) decoder: Option<Decoder>,
     /// Frames that the socket had no room for; the first may be sent in part.
@@ -64,9 +114,20 @@ pub(crate) struct Busy {
     pub(crate) taken: Tenths,
     /// Not read because too much waits to be sent; there may be something to read.
     pub(crate) unread: bool,
+    /// The last that is said to a client, for which the kernel has had no room.
+    pub(crate) goodbye: bool,
+    /// Records in a row that the kernel has opened and that hold no data.
+    pub(crate) idle_records: u8,
 }
 
 impl Busy {
+    /// Drops what waits and is not sealed.
+    pub(crate) fn drop_queue(&mut self) {
+        self.queue = VecDeque::new();
+        self.queued = 0;
+        self.cut = false;
+    }
+
     /// So many bytes of the queue are out.
     pub(crate) fn sent(&mut self, mut len: usize) {
         while let Some(front) = self.queue.front_mut() {
@@ -87,14 +148,32 @@ impl Busy {
 
 impl<S> Connection<S> {
     pub(crate) fn queued(&self) -> usize {
-        self.busy.as_ref().map_or(0, |busy| busy.queued)
+        let waiting = |busy: &Busy| busy.queued + busy.sealed.len() + usize::from(busy.goodbye);
+        self.busy.as_deref().map_or(0, waiting)
+    }
+
+    /// Whether the client's session has been broken off while something was sent to it (see
+    /// [`transmit`](super::transmit::transmit)): its conversation is to be ended.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.flags.has(Flags::DEAF)
+            && self.flags.has(Flags::HAS_PARTED)
+            && !matches!(self.phase, Phase::Lingering { .. })
+    }
+
+    /// Whether it takes messages.
+    pub(crate) fn is_open(&self) -> bool {
+        self.phase == Phase::Open && !self.is_refused()
     }
 
     /// Frees the box when nothing is under way any more.
     pub(crate) fn settle(&mut self) {
         let idle = |busy: &Busy| {
-            let has_input = busy.decoder.is_some() || !busy.rest.is_empty() || busy.unread;
-            !has_input && busy.queue.is_empty()
+            let has_input = busy.decoder.is_some()
+                || !(busy.rest.is_empty() && busy.record.is_empty())
+                || busy.end.is_some()
+                || busy.unread
+                || busy.idle_records > 0;
+            !has_input && busy.queue.is_empty() && busy.sealed.is_empty() && !busy.goodbye
         };
         if self.busy.as_deref().is_some_and(idle) {
             self.busy = None;

@@ -10,6 +10,7 @@ use super::handler::Traffic;
 use super::mailbox::{Mailbox, Sender};
 use super::prepared::Prepared;
 use super::slab::Key;
+use super::transmit::Scratch;
 
 /// The connection that a [`Handler`](super::Handler) is called for.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Desk {
     pub(crate) mailboxes: Arc<[Arc<Mailbox>]>,
     /// Frames for the connection whose turn it is: they leave in one send.
     pub(crate) out: Vec<u8>,
+    /// Room for sealing.
+    pub(crate) scratch: Scratch,
     pub(crate) deflater: Deflater,
     pub(crate) roster: Roster,
     pub(crate) traffic: Traffic,

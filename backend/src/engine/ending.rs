@@ -1,15 +1,18 @@
 //! Every way out: the end of a conversation, the end of its socket, and what is overdue.
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::net::{Shutdown, shutdown};
 
-use super::connection::{Phase, Tenths};
+use super::connection::{Flags, Phase, Tenths};
 use super::handler::{Cause, Ended, Handler};
-use super::output::shut;
+use super::kernel_socket::is_backed_up;
 use super::slab::Key;
+use super::sweep::older;
 use super::thread::{Draining, Thread};
+use super::transmit::say_goodbye;
 
 /// How long the client has to answer a close, and then to close its end. Both begin when all that was before is out.
 pub(crate) const CLOSE_TIMEOUT: Tenths = 50;
@@ -34,28 +37,70 @@ impl<H: Handler> Thread<H> {
     pub(crate) fn finish(&mut self, key: Key, ended: Ended) {
         self.end_conversation(key, ended);
         let Some(connection) = self.slab.get_mut(key) else { return };
+        // Once: a send may have found out that there is nothing to finish any more.
+        if connection.phase == (Phase::Lingering { shut: true }) {
+            return;
+        }
         if let Some(busy) = connection.busy.as_deref_mut() {
             busy.decoder = None;
             busy.rest = Vec::new();
+            busy.record = Vec::new();
         }
         connection.phase = Phase::Lingering { shut: false };
-        if connection.queued() == 0 {
-            shut(connection);
-            self.lingering.push_back((self.now, key));
-        }
         connection.settle();
+        if connection.queued() == 0 {
+            self.part(key);
+        }
+    }
+
+    /// Tells the client that nothing more comes, and gives it time to close its end.
+    pub(crate) fn part(&mut self, key: Key) {
+        let now = self.now;
+        let Some(connection) = self.slab.get_mut(key) else { return };
+        if !say_goodbye(connection, now) {
+            let busy = connection.busy.get_or_insert_default();
+            (busy.goodbye, busy.taken) = (true, now);
+        }
+        // What is left of it goes first, and comes back here.
+        if connection.queued() > 0 {
+            return;
+        }
+        // Behind a shutdown(2) the kernel would not send records that it still has: there the goodbye has to do.
+        if !connection.flags.has(Flags::SENDS) {
+            let _ = shutdown(&connection.socket, Shutdown::Write);
+        }
+        connection.phase = Phase::Lingering { shut: true };
+        connection.settle();
+        self.lingering.push_back((now, key));
     }
 
     /// The client sends nothing more. It may be waiting for all that it has asked for: a pipelined request, a close and the
     /// end of its direction is a whole conversation.
     pub(crate) fn read_end(&mut self, key: Key) {
         self.end_conversation(key, Ended::Lost);
+        let is_leaving = self.is_leaving(key);
         let Some(connection) = self.slab.get_mut(key) else { return };
-        match connection.busy.as_deref_mut().filter(|busy| busy.queued > 0) {
+        let is_waiting = connection.queued() > 0;
+        match connection.busy.as_deref_mut().filter(|_| is_waiting) {
             // The end is read again once all is out.
             Some(busy) => busy.unread = true,
+            None if is_leaving => {
+                // Once: its place in the list is its time.
+                if connection.phase != (Phase::Lingering { shut: true }) {
+                    connection.phase = Phase::Lingering { shut: true };
+                    self.lingering.push_back((self.now, key));
+                }
+            }
             None => self.lose(key),
         }
+    }
+
+    /// Whether what the kernel has sealed may still be on its way to a client that takes it.
+    fn is_leaving(&mut self, key: Key) -> bool {
+        let Some(connection) = self.slab.get_mut(key) else { return false };
+        connection.flags.has(Flags::SENDS)
+            && !older(self.now, connection.seen, Some(self.options.send_timeout))
+            && is_backed_up(&connection.socket)
     }
 
     /// The connection is broken, nothing is left to be sent or read, or its time is up: hangs up.
@@ -64,6 +109,13 @@ impl<H: Handler> Thread<H> {
         let Some(mut connection) = self.slab.remove(key) else { return };
         self.desk.roster.leave_all(&mut connection.memberships);
         self.poller.remove(&connection.socket);
+        // Not where something is missing: it would say that nothing is.
+        if connection.queued() == 0 {
+            say_goodbye(&mut connection, self.now);
+        }
+        if connection.flags.has(Flags::SENDS) {
+            self.desk.scratch.kernel.secrets.remove(&connection.socket.as_raw_fd());
+        }
         // nginx may not have let go of the open file description yet: close(2) alone would leave the client connected.
         let _ = shutdown(&connection.socket, Shutdown::Both);
         drop(connection);
@@ -88,7 +140,11 @@ impl<H: Handler> Thread<H> {
                 break;
             }
             self.lingering.pop_front();
-            self.lose(key);
+            if self.is_leaving(key) {
+                self.lingering.push_back((self.now, key));
+            } else {
+                self.lose(key);
+            }
         }
         for list in [&mut self.closing, &mut self.lingering] {
             if list.is_empty() && list.capacity() > 1024 {

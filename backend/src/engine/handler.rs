@@ -102,6 +102,10 @@ pub enum Cause {
     Idle,
     /// The engine drains.
     Drain,
+    /// The keys of the client's TLS session are used up, and there are no others: of TLS 1.2, after 192 GiB, or more than a billion short
+    /// messages. Or they would have to be changed, and cannot be: the kernel carries the session
+    /// ([`EngineOptions::kernel_tls`](super::EngineOptions::kernel_tls)).
+    Keys,
 }
 
 /// Counts of what happened.
@@ -123,4 +127,26 @@ pub struct Traffic {
     pub opened: u64,
     /// Connections whose socket has been closed.
     pub gone: u64,
+    /// Connections that came with a TLS session which is carried in user space, or in part.
+    pub tls_user: u64,
+    /// The same in the kernel.
+    pub tls_kernel: u64,
+    /// Those in user space that were meant for the kernel ([`EngineOptions::kernel_tls`](super::EngineOptions::kernel_tls)).
+    pub tls_fallbacks: TlsFallbacks,
+}
+
+/// Counts of TLS sessions that the kernel was to carry and does not, by why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsFallbacks {
+    /// It has no TLS: its module `tls` is not loaded.
+    pub unavailable: u64,
+    /// It does not have this version of TLS with this cipher.
+    pub suite: u64,
+    /// It does not take the session of this client.
+    pub socket: u64,
+    /// It takes what opens the client's records, and not what seals the server's.
+    pub sending: u64,
+    /// There was no room for the KeyUpdate that the client was owed.
+    pub key_update: u64,
 }

@@ -8,7 +8,7 @@ use handoff_websocket::{
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::connection::{Connection, Phase};
+use super::connection::{Connection, Flags, Phase};
 use super::context::Context;
 use super::handler::{Cause, Ended, Handler};
 use super::slab::Key;
@@ -49,7 +49,7 @@ impl<H: Handler> Thread<H> {
     }
 
     fn read(&mut self, key: Key) {
-        let enough = ENOUGH.min(self.options.max_queue);
+        let enough = self.enough();
         let Some(connection) = self.slab.get_mut(key) else { return };
         if connection.phase == Phase::Open && connection.queued() > enough {
             connection.busy.get_or_insert_default().unread = true;
@@ -59,7 +59,11 @@ impl<H: Handler> Thread<H> {
             let mut rest = std::mem::take(&mut busy.rest);
             // What has come since is for the next turn.
             self.take_turn(key);
-            return self.feed(key, &mut rest);
+            self.feed(key, &mut rest);
+            return self.settle_tls(key);
+        }
+        if connection.flags.has(Flags::RECEIVES) {
+            return self.read_opened(key);
         }
         let received = recv(&connection.socket, &mut self.buffer[..], RecvFlags::DONTWAIT);
         let len = match received {
@@ -74,15 +78,25 @@ impl<H: Handler> Thread<H> {
         };
         connection.seen = self.now;
         // Less than there was room for was all; unless there is an end to be read, which epoll does not report again.
-        let phase = connection.phase;
-        if connection.ended || len == self.buffer.len() {
+        let (phase, has_tls) = (connection.phase, connection.tls.is_some());
+        if connection.flags.has(Flags::ENDED) || len == self.buffer.len() {
             self.take_turn(key);
         }
         if !matches!(phase, Phase::Lingering { .. }) {
             let mut buffer = std::mem::take(&mut self.buffer);
-            self.feed(key, buffer.get_mut(..len).unwrap_or_default());
+            let input = buffer.get_mut(..len).unwrap_or_default();
+            if has_tls {
+                self.feed_sealed(key, input);
+            } else {
+                self.feed(key, input);
+            }
             self.buffer = buffer;
         }
+    }
+
+    /// Bytes that may wait for a client that is read from.
+    pub(crate) fn enough(&self) -> usize {
+        ENOUGH.min(self.options.max_queue)
     }
 
     /// Puts it among those who have another turn, once.
@@ -238,6 +252,7 @@ impl<H: Handler> Thread<H> {
     /// Sends what the turn has written. What it has written to groups waits for the end of the round, unless it is much.
     pub(crate) fn end_turn(&mut self, key: Key) {
         self.flush(key);
+        self.close_worn_out(key);
         self.desk.deliveries = 0;
         if self.desk.roster.is_full() {
             self.deliver();

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use handoff_tls::Session;
 use handoff_websocket::Message;
 use tokio::sync::{Notify, oneshot};
 
@@ -55,6 +56,7 @@ pub(crate) struct Arrival<T> {
     pub(crate) socket: Owned,
     pub(crate) early: Bytes,
     pub(crate) request: Request,
+    pub(crate) tls: Option<Box<Session>>,
     /// The application's.
     pub(crate) ticket: T,
 }

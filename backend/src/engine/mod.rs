@@ -36,6 +36,9 @@ mod ending;
 mod groups;
 mod handler;
 mod input;
+mod kernel;
+mod kernel_read;
+mod kernel_socket;
 mod mailbox;
 mod options;
 mod output;
@@ -44,6 +47,7 @@ mod prepared;
 mod slab;
 mod sweep;
 mod thread;
+mod transmit;
 
 use std::fmt;
 use std::io;
@@ -58,11 +62,12 @@ pub use handoff_websocket::{Agreement, Message};
 
 pub use self::context::Context;
 pub use self::groups::Group;
-pub use self::handler::{Cause, Ended, Handler, Request, Traffic};
+pub use self::handler::{Cause, Ended, Handler, Request, TlsFallbacks, Traffic};
 pub use self::mailbox::{SendError, Sender};
 pub use self::options::{EngineOptions, SlowReceiver};
 pub use self::prepared::Prepared;
 
+use self::kernel::KernelTls;
 use self::mailbox::{Arrival, Arrivals, Command, Mailbox};
 use self::thread::Thread;
 use crate::websocket::DetachedClient;
@@ -91,6 +96,7 @@ impl<H: Handler> Engine<H> {
         let count: usize = NonZeroUsize::get(wanted);
         let handler = Arc::new(handler);
         let options = Arc::new(options);
+        let kernel_tls = options.kernel_tls.then(|| Arc::new(KernelTls::probe()));
         let mailboxes: Arc<[Arc<Mailbox>]> = (0..count).map(|_| Arc::default()).collect();
         let loads: Vec<Arc<AtomicUsize>> = (0..count).map(|_| Arc::default()).collect();
         let arrivals: Vec<_> = (0..count).map(|_| Arc::new(Arrivals::new())).collect();
@@ -104,7 +110,8 @@ impl<H: Handler> Engine<H> {
             turn: AtomicUsize::new(0),
         }));
         for (index, (arrivals, load)) in arrivals.into_iter().zip(loads).enumerate() {
-            let (handler, options) = (Arc::clone(&handler), Arc::clone(&options));
+            let handler = Arc::clone(&handler);
+            let options = (Arc::clone(&options), kernel_tls.clone());
             let mailboxes = Arc::clone(&mailboxes);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = {
@@ -141,8 +148,8 @@ impl<H: Handler> Engine<H> {
         client: DetachedClient,
         ticket: H::Ticket,
     ) -> Result<(), Box<DetachedClient>> {
-        let (socket, early, request) = client.into_owned();
-        let mut arrival = Arrival { socket, early, request, ticket };
+        let (socket, early, request, tls) = client.into_owned();
+        let mut arrival = Arrival { socket, early, request, tls, ticket };
         let Shared { loads, mailboxes, arrivals, turn, .. } = &*self.0;
         let turn = turn.fetch_add(1, Ordering::Relaxed);
         let after =
@@ -163,7 +170,8 @@ impl<H: Handler> Engine<H> {
                 Err(back) => arrival = *back,
             }
         }
-        Err(Box::new(DetachedClient::new(arrival.socket, arrival.early, arrival.request)))
+        let Arrival { socket, early, request, tls, .. } = arrival;
+        Err(Box::new(DetachedClient::new(socket, early, request, tls)))
     }
 
     /// Whether there is a thread that would serve another client.

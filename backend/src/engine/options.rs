@@ -22,6 +22,9 @@ pub struct EngineOptions {
     pub idle_timeout: Option<Duration>,
     /// A client that takes no byte of what waits for it for this long is hung up on.
     pub send_timeout: Duration,
+    /// Whether clients' TLS sessions ([`carry_tls`](crate::Acceptance::carry_tls)) are given to the kernel, where it takes them:
+    /// Linux, with its module `tls`. What it does not take is carried in user space all the same.
+    pub kernel_tls: bool,
     /// Whether [`Handler::on_sweep`](super::Handler::on_sweep) is called.
     pub sweeps: bool,
 }
@@ -37,6 +40,7 @@ impl Default for EngineOptions {
             ping_interval: Some(Duration::from_secs(30)),
             idle_timeout: Some(Duration::from_secs(120)),
             send_timeout: Duration::from_secs(60),
+            kernel_tls: false,
             sweeps: false,
         }
     }

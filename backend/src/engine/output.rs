@@ -1,11 +1,6 @@
 //! Sending: at once where the socket has room, else by a queue with a cap.
 
-use std::io::IoSlice;
-use std::os::fd::AsFd;
-
 use handoff_websocket::encode_close;
-use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
 
 use super::batch::Numbered;
 use super::connection::{Connection, OVERHEAD, Phase, Tenths};
@@ -15,6 +10,7 @@ use super::options::{EngineOptions, SlowReceiver};
 use super::prepared::Prepared;
 use super::slab::Key;
 use super::thread::Thread;
+use super::transmit::{Scratch, transmit};
 
 /// What sending came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +43,9 @@ impl<H: Handler> Thread<H> {
     }
 
     fn after_sending(&mut self, key: Key, sent: Sent) {
+        if self.slab.get_mut(key).is_some_and(|connection| connection.is_refused()) {
+            return self.end_refused(key);
+        }
         match sent {
             Sent::Accepted => (),
             Sent::Broken => self.lose(key),
@@ -79,7 +78,7 @@ impl<H: Handler> Thread<H> {
                 self.desk.roster.catch_up(connection.memberships, *key, &mut self.missed);
                 let (desk, options) = (&mut self.desk, &self.options);
                 match send_messages(connection, &self.missed, desk, options, self.now) {
-                    Sent::Accepted => (),
+                    Sent::Accepted if !connection.is_refused() => (),
                     other => failed.push((*key, other)),
                 }
                 self.missed.clear();
@@ -91,7 +90,7 @@ impl<H: Handler> Thread<H> {
                 let messages = batch.for_member(key);
                 let (desk, options) = (&mut self.desk, &self.options);
                 match send_messages(connection, messages, desk, options, self.now) {
-                    Sent::Accepted => (),
+                    Sent::Accepted if !connection.is_refused() => (),
                     other => failed.push((key, other)),
                 }
             }
@@ -138,22 +137,44 @@ impl<H: Handler> Thread<H> {
     pub(crate) fn writable(&mut self, key: Key) {
         let now = self.now;
         let Some(connection) = self.slab.get_mut(key) else { return };
-        let Some(busy) = connection.busy.as_deref_mut().filter(|busy| !busy.queue.is_empty())
-        else {
+        if connection.queued() == 0 {
             return;
-        };
-        while !busy.queue.is_empty() {
-            match send_parts(&connection.socket, busy.queue.iter().map(|frame| &**frame)) {
-                Ok(0) => return,
-                Ok(len) => {
+        }
+        if let Some(busy) = connection.busy.as_deref_mut().filter(|busy| busy.goodbye) {
+            busy.goodbye = false;
+            let unread = std::mem::take(&mut busy.unread);
+            self.part(key);
+            if unread {
+                self.take_turn(key);
+            }
+            return;
+        }
+        while connection.queued() > 0 {
+            let mut waiting = connection.busy.take();
+            let queue = waiting.as_deref_mut().map(|busy| std::mem::take(&mut busy.queue));
+            connection.busy = waiting;
+            let queue = queue.unwrap_or_default();
+            let before = connection.busy.as_ref().map_or(0, |busy| busy.sealed.len());
+            let frames = queue.iter().map(|frame| &**frame);
+            let sent = transmit(connection, frames, &mut self.desk.scratch);
+            let is_refused = connection.is_refused();
+            let Some(busy) = connection.busy.as_deref_mut() else { return };
+            busy.queue = queue;
+            if is_refused {
+                return self.end_refused(key);
+            }
+            match sent {
+                Ok(sent) if sent > 0 || busy.sealed.len() < before => {
                     busy.taken = now;
                     // A client that takes something is there.
                     connection.seen = now;
-                    busy.sent(len);
+                    busy.sent(sent);
                 }
+                Ok(_) => return,
                 Err(_) => return self.lose(key),
             }
         }
+        let Some(busy) = connection.busy.as_deref_mut() else { return };
         // A queue that was long keeps its room otherwise.
         busy.queue = Default::default();
         let unread = std::mem::take(&mut busy.unread);
@@ -162,14 +183,10 @@ impl<H: Handler> Thread<H> {
         if unread {
             self.take_turn(key);
         }
-        let Some(connection) = self.slab.get_mut(key) else { return };
         match phase {
             Phase::Open | Phase::Lingering { shut: true } => (),
             Phase::Closing(_) => self.closing.push_back((now, key)),
-            Phase::Lingering { shut: false } => {
-                shut(connection);
-                self.lingering.push_back((now, key));
-            }
+            Phase::Lingering { shut: false } => self.part(key),
         }
     }
 
@@ -199,7 +216,8 @@ impl<H: Handler> Thread<H> {
         let Some(connection) = self.slab.get_mut(key) else { return };
         let mut frame = Vec::new();
         encode_close(&mut frame, Some(code), reason);
-        match send_bytes(connection, frame.into(), self.now) {
+        match send_bytes(connection, frame.into(), &mut self.desk.scratch, self.now) {
+            _ if connection.is_refused() => self.end_refused(key),
             Sent::Broken => self.lose(key),
             _ if connection.queued() == 0 => self.closing.push_back((self.now, key)),
             // Its time begins when it is out.
@@ -208,19 +226,8 @@ impl<H: Handler> Thread<H> {
     }
 }
 
-/// Tells the client that nothing more comes.
-pub(crate) fn shut<S>(connection: &mut Connection<S>) {
-    let _ = shutdown(&connection.socket, Shutdown::Write);
-    connection.phase = Phase::Lingering { shut: true };
-}
-
 /// Bytes for a connection's groups that may leave together with what its turn writes.
 const LITTLE: usize = 16 << 10;
-
-/// Frames of a queue that leave in one send.
-const PARTS: usize = 64;
-
-const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
 fn send_out<S>(
     connection: &mut Connection<S>,
@@ -231,14 +238,14 @@ fn send_out<S>(
     let sent = if connection.queued() > 0 {
         0
     } else {
-        match send_some(connection, &desk.out) {
+        match transmit(connection, std::iter::once(&*desk.out), &mut desk.scratch) {
             Ok(sent) if sent == desk.out.len() => return Sent::Accepted,
             Ok(sent) => sent,
             Err(_) => return Sent::Broken,
         }
     };
     // One answer may exceed the cap.
-    if connection.queued() > options.max_queue {
+    if sent == 0 && connection.queued() > options.max_queue {
         return Sent::Full;
     }
     connection.queue(desk.take_out(sent), sent > 0, now);
@@ -252,7 +259,7 @@ fn send_message<S>(
     options: &EngineOptions,
     now: Tenths,
 ) -> Sent {
-    if connection.phase != Phase::Open {
+    if !connection.is_open() {
         return Sent::Accepted;
     }
     let frame = message.bytes(connection.agreement, &mut desk.deflater);
@@ -261,7 +268,7 @@ fn send_message<S>(
     if queued > 0 && queued + frame.len() + OVERHEAD > options.max_queue {
         return Sent::Full;
     }
-    let sent = send_bytes(connection, frame.clone(), now);
+    let sent = send_bytes(connection, frame.clone(), &mut desk.scratch, now);
     if sent == Sent::Accepted {
         desk.traffic.messages_sent += 1;
         desk.traffic.bytes_sent += message.payload_len() as u64;
@@ -278,11 +285,11 @@ fn send_messages<S>(
     now: Tenths,
 ) -> Sent {
     let mut rest = messages;
-    while rest.len() > 1 && connection.queued() == 0 && connection.phase == Phase::Open {
+    while rest.len() > 1 && connection.queued() == 0 && connection.is_open() {
         let agreement = connection.agreement;
-        let Desk { deflater, traffic, .. } = &mut *desk;
+        let Desk { deflater, traffic, scratch, .. } = &mut *desk;
         let frames = rest.iter().map(|next| &**next.message.bytes(agreement, deflater));
-        let mut sent = match send_parts(&connection.socket, frames) {
+        let mut sent = match transmit(connection, frames, scratch) {
             Ok(0) => break,
             Ok(len) => len,
             Err(_) => return Sent::Broken,
@@ -317,11 +324,12 @@ fn send_messages<S>(
 pub(crate) fn send_bytes<S>(
     connection: &mut Connection<S>,
     mut frame: bytes::Bytes,
+    scratch: &mut Scratch,
     now: Tenths,
 ) -> Sent {
     let mut sent = 0;
     if connection.queued() == 0 {
-        match send_some(connection, &frame) {
+        match transmit(connection, std::iter::once(&*frame), scratch) {
             Ok(len) if len == frame.len() => return Sent::Accepted,
             Ok(len) => sent = len,
             Err(_) => return Sent::Broken,
@@ -330,38 +338,4 @@ pub(crate) fn send_bytes<S>(
     bytes::Buf::advance(&mut frame, sent);
     connection.queue(frame, sent > 0, now);
     Sent::Accepted
-}
-
-/// As much as the socket has room for.
-fn send_some<S>(connection: &Connection<S>, bytes: &[u8]) -> Result<usize, Errno> {
-    loop {
-        match send(&connection.socket, bytes, FLAGS) {
-            Ok(len) => return Ok(len),
-            Err(Errno::AGAIN) => return Ok(0),
-            Err(Errno::INTR) => (),
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// The same for several that follow each other, of which there may be more than leave in one send.
-fn send_parts<'a>(
-    socket: impl AsFd,
-    frames: impl Iterator<Item = &'a [u8]>,
-) -> Result<usize, Errno> {
-    let mut parts = [IoSlice::new(&[]); PARTS];
-    let mut count = 0;
-    for (part, frame) in parts.iter_mut().zip(frames) {
-        *part = IoSlice::new(frame);
-        count += 1;
-    }
-    let parts = parts.get(..count).unwrap_or_default();
-    loop {
-        match sendmsg(&socket, parts, &mut SendAncillaryBuffer::default(), FLAGS) {
-            Ok(len) => return Ok(len),
-            Err(Errno::AGAIN) => return Ok(0),
-            Err(Errno::INTR) => (),
-            Err(error) => return Err(error),
-        }
-    }
 }

@@ -54,7 +54,8 @@ impl<H: Handler> Thread<H> {
             if let Some((key, connection)) = self.slab.at(place) {
                 let is_open = connection.phase == Phase::Open;
                 let limit = if is_open { send_timeout } else { send_timeout.min(closing) };
-                let stuck = connection.busy.as_ref().filter(|busy| !busy.queue.is_empty());
+                let is_waiting = connection.queued() > 0;
+                let stuck = connection.busy.as_ref().filter(|_| is_waiting);
                 if stuck.is_some_and(|busy| older(self.now, busy.taken, Some(limit))) {
                     self.lose(key);
                 } else if is_open {
@@ -108,6 +109,6 @@ impl<H: Handler> Thread<H> {
 }
 
 /// Whether `then` is at least that long ago.
-fn older(now: Tenths, then: Tenths, age: Option<Duration>) -> bool {
+pub(crate) fn older(now: Tenths, then: Tenths, age: Option<Duration>) -> bool {
     age.is_some_and(|age| u128::from(now.wrapping_sub(then)) * 100 >= age.as_millis())
 }

@@ -3,24 +3,28 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
+use handoff_tls::Session;
 use handoff_websocket::Inflater;
 use tokio::time::sleep;
 
 use super::batch::Numbered;
-use super::connection::{Connection, Phase, Rate, Tenths};
+use super::connection::{Busy, Connection, Flags, Phase, Rate, Tenths};
 use super::context::{Context, Desk};
 use super::groups::{Memberships, Roster};
 use super::handler::{Cause, Handler, Traffic};
+use super::kernel::{KernelTls, Placed};
 use super::mailbox::{Arrival, Arrivals, Command, Mailbox};
 use super::options::EngineOptions;
 use super::output::Sent;
 use super::poller::{Poller, Ready};
 use super::slab::{Key, Slab};
 use super::sweep::Sweeper;
+use super::transmit::Scratch;
 
 /// Messages from elsewhere that are sent in a round.
 const ROUND: usize = 8192;
@@ -31,6 +35,8 @@ const READ: usize = 64 << 10;
 pub(crate) struct Thread<H: Handler> {
     pub(crate) handler: Arc<H>,
     pub(crate) options: Arc<EngineOptions>,
+    /// If sessions are to be given to the kernel.
+    pub(crate) kernel_tls: Option<Arc<KernelTls>>,
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) arrivals: Arc<Arrivals<H::Ticket>>,
     /// Connections of this thread, those on their way to it included.
@@ -71,7 +77,7 @@ impl<H: Handler> Thread<H> {
     pub(crate) fn new(
         index: usize,
         handler: Arc<H>,
-        options: Arc<EngineOptions>,
+        (options, kernel_tls): (Arc<EngineOptions>, Option<Arc<KernelTls>>),
         mailboxes: Arc<[Arc<Mailbox>]>,
         arrivals: Arc<Arrivals<H::Ticket>>,
         load: Arc<AtomicUsize>,
@@ -81,6 +87,7 @@ impl<H: Handler> Thread<H> {
             thread: index,
             mailboxes,
             out: Vec::new(),
+            scratch: Scratch::default(),
             deflater: Default::default(),
             roster: Roster::new(index),
             traffic: Traffic::default(),
@@ -90,6 +97,7 @@ impl<H: Handler> Thread<H> {
             sweeper: Sweeper::new(&options),
             handler,
             options,
+            kernel_tls,
             mailbox,
             arrivals,
             load,
@@ -133,6 +141,7 @@ impl<H: Handler> Thread<H> {
                 self.poller.poll(&mut events)?;
             }
             self.now = (self.begin.elapsed().as_millis() / 100) as Tenths;
+            self.desk.scratch.now = self.now;
             if patience.is_some_and(|patience| ticked.elapsed() >= patience) {
                 ticked = Instant::now();
                 tick = true;
@@ -151,7 +160,9 @@ impl<H: Handler> Thread<H> {
                     self.writable(ready.key);
                 }
                 let Some(connection) = self.slab.get_mut(ready.key) else { continue };
-                connection.ended |= ready.ended;
+                if ready.ended {
+                    connection.flags.set(Flags::ENDED, true);
+                }
                 // Who waits for a turn has it in the next round.
                 if ready.readable && !connection.in_ready {
                     self.readable(ready.key);
@@ -178,6 +189,7 @@ impl<H: Handler> Thread<H> {
                 self.sweep();
                 self.deliver();
             }
+            self.look_after_keys();
             self.report();
             mailbox.answer();
         }
@@ -221,10 +233,11 @@ impl<H: Handler> Thread<H> {
     }
 
     fn open(&mut self, arrival: Arrival<H::Ticket>) {
-        let Arrival { mut socket, early, request, ticket } = arrival;
+        let Arrival { mut socket, early, request, tls, ticket } = arrival;
         let agreement = request.compression;
         let Some(socket) = socket.take() else { return };
         let now = self.now;
+        let placed = tls.map(|session| self.place(&socket, session)).unwrap_or_default();
         let inserted = self.slab.insert(|_| Connection {
             socket,
             seen: now,
@@ -233,10 +246,11 @@ impl<H: Handler> Thread<H> {
             rate: Rate::default(),
             phase: Phase::Open,
             in_ready: false,
-            ended: false,
+            flags: placed.flags,
             agreement,
             state: None,
-            busy: None,
+            tls: placed.session,
+            busy: placed_busy(placed.unsent, now),
         });
         // Dropped, its socket is closed; nobody has that many.
         let Some(key) = inserted else { return };
@@ -257,9 +271,19 @@ impl<H: Handler> Thread<H> {
         if let Some((code, reason)) = close {
             self.close(key, code, reason, Cause::Application);
         }
+        self.settle_tls(key);
         if !early.is_empty() {
             let mut early = Vec::from(early);
             self.feed(key, &mut early);
+        }
+    }
+
+    /// Gives a client's session to the kernel, if that is asked for.
+    fn place(&mut self, socket: &OwnedFd, session: Box<Session>) -> Placed {
+        let Desk { scratch, traffic, .. } = &mut self.desk;
+        match &self.kernel_tls {
+            Some(kernel) => kernel.place(socket, session, &mut scratch.kernel, traffic),
+            None => Placed::in_user_space(session, traffic),
         }
     }
 
@@ -279,4 +303,10 @@ impl<H: Handler> Thread<H> {
             self.handler.on_traffic(&traffic);
         }
     }
+}
+
+/// For the rest of a record that has to be out before anything else.
+fn placed_busy(unsent: Vec<u8>, now: Tenths) -> Option<Box<Busy>> {
+    let busy = |sealed| Box::new(Busy { sealed, taken: now, ..Busy::default() });
+    Some(unsent).filter(|unsent| !unsent.is_empty()).map(busy)
 }

@@ -45,7 +45,8 @@ pub struct Arguments {
     pub socket_group: Option<String>,
 
     /// Only processes of this user may connect to the socket (repeatable, or a list with commas); default: whoever the
-    /// socket's mode and group let in
+    /// socket's mode and group let in. Then TLS sessions (wss) are taken from root and this program's own user alone: name
+    /// nginx's
     #[arg(long, env = "WS_HANDOFF_ALLOW_UID", value_name = "UID", value_delimiter = ',')]
     pub allow_uid: Vec<u32>,
 
@@ -66,6 +67,10 @@ pub struct Arguments {
     /// How clients are served
     #[arg(long, env = "WS_HANDOFF_ENGINE", value_enum, default_value_t = EngineKind::Parked)]
     pub engine: EngineKind,
+
+    /// Who carries on the TLS sessions that nginx hands over (`ws_handoff_tls on`); with --engine tasks nginx keeps them
+    #[arg(long, env = "WS_HANDOFF_TLS", value_name = "WHERE", value_enum, default_value_t = TlsKind::User)]
+    pub tls: TlsKind,
 
     /// Compress messages for clients that offer permessage-deflate (RFC 7692), without context takeover
     /// (--engine parked)
@@ -159,6 +164,17 @@ pub enum EngineKind {
     Tasks,
     /// An epoll for each core: tens of bytes of memory each
     Parked,
+}
+
+/// Who carries TLS sessions on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TlsKind {
+    /// This program
+    User,
+    /// Linux (module `tls`) where it can, this program where not (--engine parked)
+    Kernel,
+    /// nginx, which tunnels
+    Off,
 }
 
 /// What becomes of a client that takes too little.

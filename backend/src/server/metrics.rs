@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use crate::engine::Traffic;
 use crate::websocket::Source;
 
 /// All metrics; names as they are registered, to which the format adds `_total` for counters.
@@ -30,6 +31,8 @@ pub(crate) struct Metrics {
     pub(crate) slow_receivers: Counter,
     pub(crate) messages_dropped: Counter,
     limited: Family<LimitLabel, Counter>,
+    tls_sessions: Family<CarrierLabel, Counter>,
+    tls_fallbacks: Family<CauseLabel, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,6 +88,16 @@ struct LimitLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CarrierLabel {
+    carrier: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfferLabels {
     outcome: &'static str,
     /// The status of a refusal, the cause of a failure.
@@ -106,6 +119,8 @@ impl Metrics {
             slow_receivers: Counter::default(),
             messages_dropped: Counter::default(),
             limited: Family::default(),
+            tls_sessions: Family::default(),
+            tls_fallbacks: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register(
@@ -155,7 +170,7 @@ impl Metrics {
         );
         registry.register(
             "websocket_limited",
-            "Connections closed because they ran into a limit: message_size, message_rate, queue, idle",
+            "Connections closed because they ran into a limit: message_size, message_rate, queue, idle, tls_keys",
             metrics.limited.clone(),
         );
         registry.register(
@@ -163,14 +178,25 @@ impl Metrics {
             "Offers by outcome: accepted, refused (by status), failed (by cause)",
             metrics.offers.clone(),
         );
+        registry.register(
+            "websocket_tls_sessions",
+            "TLS sessions that were handed over with their clients, by who carries them on: user (this program) or kernel",
+            metrics.tls_sessions.clone(),
+        );
+        registry.register(
+            "websocket_tls_fallbacks",
+            "TLS sessions that the kernel was to carry and this program does (--tls kernel), by cause",
+            metrics.tls_fallbacks.clone(),
+        );
         registry.register_collector(Box::new(Process));
         // Shown as 0 from the start: a rate over a series that appears later misses its first step.
         for source in [Source::Handoff, Source::Tunnel, Source::Direct] {
             let _ = metrics.connections.get_or_create(&source_label(source));
         }
-        for limit in ["message_size", "message_rate", "queue", "idle"] {
+        for limit in ["message_size", "message_rate", "queue", "idle", "tls_keys"] {
             let _ = metrics.limited.get_or_create(&LimitLabel { limit });
         }
+        metrics.tls(&Traffic::default());
         for by in Closed::labels() {
             let _ = metrics.closed.get_or_create(&ClosedLabel { by });
         }
@@ -210,6 +236,23 @@ impl Metrics {
 
     pub(crate) fn closed(&self, closed: Closed) {
         self.closed.get_or_create(&ClosedLabel { by: closed.label() }).inc();
+    }
+
+    /// Counts the TLS sessions that came.
+    pub(crate) fn tls(&self, traffic: &Traffic) {
+        let fallbacks = &traffic.tls_fallbacks;
+        for (carrier, count) in [("user", traffic.tls_user), ("kernel", traffic.tls_kernel)] {
+            self.tls_sessions.get_or_create(&CarrierLabel { carrier }).inc_by(count);
+        }
+        for (cause, count) in [
+            ("unavailable", fallbacks.unavailable),
+            ("suite", fallbacks.suite),
+            ("socket", fallbacks.socket),
+            ("sending", fallbacks.sending),
+            ("key_update", fallbacks.key_update),
+        ] {
+            self.tls_fallbacks.get_or_create(&CauseLabel { cause }).inc_by(count);
+        }
     }
 
     /// The OpenMetrics text format.
@@ -300,6 +343,8 @@ mod tests {
             "websocket_offers_total{outcome=\"accepted\",detail=\"\"} 1\n",
             "websocket_offers_total{outcome=\"refused\",detail=\"503\"} 1\n",
             "websocket_offers_total{outcome=\"failed\",detail=\"commit_timeout\"} 1\n",
+            "websocket_tls_sessions_total{carrier=\"kernel\"} 0\n",
+            "websocket_tls_fallbacks_total{cause=\"suite\"} 0\n",
             "process_resident_memory_bytes ",
             "process_open_fds ",
             "process_max_fds ",

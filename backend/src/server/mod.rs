@@ -33,7 +33,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-pub use self::cli::{AdminAddress, AppKind, Arguments, EngineKind, LogFormat, SlowReceiverKind};
+pub use self::cli::{
+    AdminAddress, AppKind, Arguments, EngineKind, LogFormat, SlowReceiverKind, TlsKind,
+};
 pub use self::logging::init_logging;
 
 use self::admin::Admin;
@@ -116,6 +118,7 @@ pub(crate) struct Shared {
 struct Settings {
     subprotocols: Vec<String>,
     compression: bool,
+    carries_tls: bool,
     max_message_size: usize,
     ping_interval: Option<Duration>,
     idle_timeout: Option<Duration>,
@@ -133,6 +136,7 @@ impl Shared {
                 .cloned()
                 .collect(),
             compression: arguments.compression,
+            carries_tls: arguments.tls != TlsKind::Off,
             max_message_size: arguments.max_message_size,
             ping_interval: unless_zero(arguments.ping_interval),
             idle_timeout: unless_zero(arguments.idle_timeout),
@@ -188,6 +192,7 @@ fn engine_options(arguments: &Arguments, settings: &Settings, sweeps: bool) -> E
         ping_interval: settings.ping_interval,
         idle_timeout: settings.idle_timeout,
         send_timeout: settings.send_timeout,
+        kernel_tls: arguments.tls == TlsKind::Kernel,
         sweeps,
     }
 }
@@ -197,6 +202,7 @@ fn refuse_options_of_the_engine(arguments: &Arguments) -> Result<(), RunError> {
         (arguments.compression, "--compression"),
         (arguments.max_message_rate > 0, "--max-message-rate"),
         (arguments.slow_receiver != SlowReceiverKind::Close1008, "--slow-receiver"),
+        (arguments.tls == TlsKind::Kernel, "--tls kernel"),
     ];
     match given.into_iter().find(|(given, _)| *given) {
         Some((_, option)) => Err(RunError::Unsupported(option)),

@@ -32,6 +32,9 @@ pub(crate) async fn take(mut listener: HandoffListener, shared: Arc<Shared>, ali
         };
         match accepted {
             Ok(offer) => {
+                if shared.engine.is_some() && shared.settings.carries_tls {
+                    reports.report_withheld(&offer);
+                }
                 let (shared, alive) = (Arc::clone(&shared), alive.clone());
                 tokio::spawn(async move { answer(offer, shared, alive).await });
             }
@@ -67,6 +70,9 @@ async fn answer(offer: Offer, shared: Arc<Shared>, alive: Alive) {
     let number = shared.next_client.fetch_add(1, Ordering::Relaxed);
     match &shared.engine {
         Some(engine) => {
+            if shared.settings.carries_tls {
+                acceptance = acceptance.carry_tls();
+            }
             let Some(client) = arrived(acceptance.send_detached().await, &shared) else { return };
             connected(client.request(), number, &shared);
             if engine.serve(client, Ticket { route, number, admission }).is_err() {
@@ -143,9 +149,21 @@ fn choose(ours: &[String], offer: &Offer) -> Option<String> {
 struct Reports {
     last: Option<Instant>,
     suppressed: u64,
+    has_withheld: bool,
 }
 
 impl Reports {
+    /// Whoever runs this has to hear of it, once.
+    fn report_withheld(&mut self, offer: &Offer) {
+        if offer.withholds_tls() && !std::mem::replace(&mut self.has_withheld, true) {
+            let uid = offer.peer().map(|peer| peer.uid);
+            tracing::warn!(
+                uid,
+                "TLS sessions are not taken from this user, and nginx tunnels: name it with --allow-uid"
+            );
+        }
+    }
+
     fn report(&mut self, error: &AcceptError) {
         match error {
             // Health checks and scanners.

@@ -8,12 +8,12 @@ use crate::fake::client::{BINARY, Client, FIN, PING, PONG, TEXT, frame};
 use crate::fake::program::{Program, fails, is_strict, wait_until};
 use crate::fake::{field, is_at_end, status};
 
-const RSV1: u8 = 0x40;
-const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+pub const RSV1: u8 = 0x40;
+pub const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 /// A message's payload as a client compresses it (RFC 7692 7.2.1).
-fn deflated(message: &[u8]) -> Vec<u8> {
+pub fn deflated(message: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(message.len() + 1000);
     let mut codec = Compress::new(Compression::best(), false);
     codec.compress_vec(message, &mut out, FlushCompress::Sync).expect("deflate");
@@ -23,7 +23,7 @@ fn deflated(message: &[u8]) -> Vec<u8> {
 }
 
 /// What a compressed message was, by a codec that knows nothing of those before it.
-fn inflated(payload: &[u8]) -> Vec<u8> {
+pub fn inflated(payload: &[u8]) -> Vec<u8> {
     let whole = [payload, &[0, 0, 0xff, 0xff]].concat();
     let mut out = Vec::with_capacity(4 << 20);
     let mut codec = Decompress::new(false);

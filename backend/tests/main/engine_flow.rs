@@ -8,32 +8,32 @@ use std::os::fd::OwnedFd;
 use std::thread;
 
 use crate::fake::client::{BINARY, CLOSE, Client, FIN, PING, PONG, TEXT, frame};
+use crate::fake::is_at_end;
 use crate::fake::program::{Program, is_strict, wait_until};
 use crate::fake::random::Random;
-use crate::fake::{PATIENCE, is_at_end};
 
 /// In all.
-fn messages() -> usize {
+pub fn messages() -> usize {
     let number = std::env::var("WS_HANDOFF_TEST_MESSAGES");
     number.map_or(1_000_000, |number| number.parse().expect("a number of messages"))
 }
 
 /// What a seed makes a client say: messages, and pings between their fragments.
-struct Script(Random);
+pub struct Script(Random);
 
 /// A message: its opcode, its payload, and the bytes after which it is cut, with a ping or without.
-struct Said {
+pub struct Said {
     opcode: u8,
     payload: Vec<u8>,
     cuts: Vec<(usize, Option<Vec<u8>>)>,
 }
 
 impl Script {
-    fn new(seed: u64) -> Script {
+    pub fn new(seed: u64) -> Script {
         Script(Random::new(seed))
     }
 
-    fn next(&mut self) -> Said {
+    pub fn next(&mut self) -> Said {
         let random = &mut self.0;
         let len = match random.below(1000) {
             0 => random.below(70_000),
@@ -67,7 +67,7 @@ const LETTERS: &str = "aé€🚀bcdßø→z";
 
 impl Said {
     /// As a client sends it.
-    fn wire(&self, out: &mut Vec<u8>) {
+    pub fn wire(&self, out: &mut Vec<u8>) {
         let (mut from, mut opcode) = (0, self.opcode);
         for (to, ping) in &self.cuts {
             out.extend(frame(opcode, &self.payload[from..*to]));
@@ -89,7 +89,7 @@ impl Said {
 }
 
 /// Writes what a seed makes a client say, in pieces of every size; and then a close.
-fn say(mut stream: impl Write, seed: u64, count: usize, skip: usize) {
+pub fn say(mut stream: impl Write, seed: u64, count: usize, skip: usize) {
     let mut script = Script::new(seed);
     let mut pieces = Random::new(!seed);
     let mut wire = Vec::new();
@@ -115,7 +115,7 @@ fn say(mut stream: impl Write, seed: u64, count: usize, skip: usize) {
 }
 
 /// Checks that an echo answers just that.
-fn hear_echo<S: Read + Write>(stream: S, seed: u64, count: usize) {
+pub fn hear_echo<S: Read + Write>(stream: S, seed: u64, count: usize) {
     let mut client = Client { stream };
     let mut script = Script::new(seed);
     for n in 0..count {
@@ -128,7 +128,7 @@ fn hear_echo<S: Read + Write>(stream: S, seed: u64, count: usize) {
 }
 
 /// Buffered for reading: two reads for each frame would take most of the time.
-struct Buffered<S>(BufReader<S>);
+pub struct Buffered<S>(BufReader<S>);
 
 impl<S: Read> Read for Buffered<S> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
@@ -146,7 +146,7 @@ impl<S: Write> Write for Buffered<S> {
     }
 }
 
-fn buffered<S: Read>(stream: S) -> Buffered<S> {
+pub fn buffered<S: Read>(stream: S) -> Buffered<S> {
     Buffered(BufReader::with_capacity(64 << 10, stream))
 }
 
@@ -221,7 +221,7 @@ fn said_in_room(script: &mut Script, who: usize) -> Said {
     said
 }
 
-fn say_in_room(mut stream: TcpStream, who: usize, count: usize) {
+pub fn say_in_room(mut stream: impl Write, who: usize, count: usize) {
     let mut script = Script::new(who as u64);
     let mut wire = Vec::new();
     for _ in 0..count {
@@ -234,8 +234,7 @@ fn say_in_room(mut stream: TcpStream, who: usize, count: usize) {
     stream.write_all(&wire).expect("write");
 }
 
-fn hear_room(stream: &TcpStream, members: usize, each: usize) {
-    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+pub fn hear_room(stream: impl Read + Write, members: usize, each: usize) {
     let mut client = Client { stream: buffered(stream) };
     let mut scripts: Vec<Script> = (0..members).map(|who| Script::new(who as u64)).collect();
     let mut heard = vec![0; members];

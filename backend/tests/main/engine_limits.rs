@@ -211,6 +211,7 @@ fn a_drain_spreads_its_closes() {
                 })
             })
             .collect();
+        wait_until("it drains", || status(&program.admin("/readyz").0) == 503);
         offering.send(&head.as_bytes()[20..]);
         assert_eq!(status(&offering.head()), 503);
         waiting.into_iter().map(|thread| thread.join().expect("a close")).collect()

@@ -149,7 +149,7 @@ async fn sections_of_unknown_type_are_skipped() {
     let (_theirs, held) = tcp_pair();
     let mut nginx = Nginx::accepted(&backend.path);
     nginx.offer(&held);
-    nginx.send(b"C\x02\0\0\0\x03tls\x63\0\0\0\x01?\x01\0\0\0\x02ok\0\0\0\0\0");
+    nginx.send(b"C\x03\0\0\0\x03new\x63\0\0\0\x01?\x01\0\0\0\x02ok\0\0\0\0\0");
     let mut stream = backend.client().await.into_stream();
     assert_eq!(read(&mut stream, 2).await, b"ok");
 }

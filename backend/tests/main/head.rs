@@ -188,6 +188,22 @@ async fn the_silent_give_way_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_gives_way_while_there_is_room() {
+    let (mut listener, path, _directory) = bind(OfferOptions::default());
+    // A worker that is kept from its processor for a while, on a machine with too much to do.
+    let mut slow = Nginx::connect(&path);
+    let waited = tokio::time::timeout(Duration::from_millis(500), listener.accept()).await;
+    assert!(waited.is_err(), "no head yet");
+    for n in 0..50 {
+        let _nginx = Nginx::offering(&path, &format!("/{n}"), "");
+        let offer = listener.accept().await.expect("an offer");
+        assert_eq!(offer.uri(), &*format!("/{n}"));
+    }
+    slow.send(request("/slow", "").as_bytes());
+    assert_eq!(listener.accept().await.expect("an offer").uri(), "/slow");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn accepting_can_be_cancelled_without_loss() {
     let (mut listener, path, _directory) = bind(OfferOptions::default());
     let nginxes: Vec<_> = (0..20).map(|n| Nginx::offering(&path, &format!("/{n}"), "")).collect();

@@ -28,3 +28,4 @@ mod engine_library; // the engine as a library: what a handler is told, and what
 mod engine_limits; // pings, idleness, rates, sizes, the drain
 mod engine_many; // thousands of clients end at once, and nothing is left of them
 mod engine_slow; // clients that stop reading, flood, or close one direction
+mod engine_tls; // clients that speak TLS: all of the above, and what only they can do

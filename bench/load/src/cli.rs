@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::tls::Trust;
+
 /// Opens WebSockets at a server, exchanges messages whose contents it checks, and prints figures as JSON.
 ///
 /// Exit status 1 if any connection failed, or any message came wrong, twice, out of order or not at all.
@@ -26,6 +28,10 @@ pub(crate) struct Target {
     /// The request's target
     #[arg(long, value_name = "PATH", default_value = "/ws/echo")]
     pub(crate) path: String,
+
+    /// Speak TLS with the server, whose certificate is in this file (PEM)
+    #[arg(long, value_name = "FILE", value_parser = Trust::load)]
+    pub(crate) tls: Option<Trust>,
 
     /// First address that clients connect from
     #[arg(long, value_name = "ADDR", default_value = "127.0.1.1")]

@@ -1,23 +1,21 @@
 //! A client that is open, and its socket; nonblocking.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::net::TcpStream;
 
 use crate::cli::Target;
 use crate::contents::{Contents, Keys, Label};
 use crate::open::{self, OpenError};
 use crate::receiver::{Receiver, Wrong};
+use crate::transport::{Received, Transport};
 
 /// One client.
 pub(crate) struct Connection {
-    pub(crate) socket: TcpStream,
+    transport: Transport,
     pub(crate) receiver: Receiver,
     /// The message to send next.
     next: Label,
     is_text: bool,
-    /// What the kernel has not taken, from `out_at` on.
-    out: Vec<u8>,
-    out_at: usize,
     /// What came together with the 101.
     early: Vec<u8>,
 }
@@ -43,11 +41,15 @@ impl Connection {
         expected: Label,
         is_text: bool,
     ) -> Result<Connection, OpenError> {
-        let (socket, early) = open::open(target, index)?;
-        socket.set_nonblocking(true)?;
+        let (transport, early) = open::open(target, index)?;
+        transport.socket().set_nonblocking(true)?;
         let next = Label { sender: index, number: 0, size: expected.size };
         let receiver = Receiver::new(expected, is_text);
-        Ok(Connection { socket, receiver, next, is_text, out: Vec::new(), out_at: 0, early })
+        Ok(Connection { transport, receiver, next, is_text, early })
+    }
+
+    pub(crate) fn socket(&self) -> &TcpStream {
+        self.transport.socket()
     }
 
     /// Sends `count` messages, together, as far as the kernel takes them.
@@ -58,7 +60,7 @@ impl Connection {
         keys: &mut Keys,
     ) -> Result<(), ConnectionError> {
         for _ in 0..count {
-            contents.encode(self.next, self.is_text, keys.next(), &mut self.out);
+            contents.encode(self.next, self.is_text, keys.next(), self.transport.queue());
             self.next.number = self.next.number.wrapping_add(1);
         }
         self.flush()
@@ -66,16 +68,7 @@ impl Connection {
 
     /// Sends what the kernel did not take.
     pub(crate) fn flush(&mut self) -> Result<(), ConnectionError> {
-        while self.out_at < self.out.len() {
-            match self.socket.write(&self.out[self.out_at..]) {
-                Ok(len) => self.out_at += len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => (),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.out.clear();
-        self.out_at = 0;
+        self.transport.flush()?;
         Ok(())
     }
 
@@ -86,37 +79,34 @@ impl Connection {
         buffer: &mut [u8],
         to_end: bool,
     ) -> Result<u32, ConnectionError> {
-        let mut complete = 0;
+        let (mut complete, mut pongs) = (0, Vec::new());
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
-            complete += self.receiver.feed(&early, contents, &mut self.out)?;
+            complete += self.receiver.feed(&early, contents, &mut pongs)?;
         }
         loop {
-            match self.socket.read(buffer) {
-                Ok(0) => return Err(ConnectionError::Gone),
-                Ok(len) => {
-                    let bytes = buffer.get(..len).unwrap_or_default();
-                    complete += self.receiver.feed(bytes, contents, &mut self.out)?;
-                    // epoll(7): a read of less than was asked for has emptied the socket.
-                    if len < buffer.len() && !to_end {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => (),
-                Err(error) => return Err(error.into()),
+            let outcome = self.transport.receive(buffer, |bytes| {
+                complete += self.receiver.feed(bytes, contents, &mut pongs)?;
+                Ok::<_, ConnectionError>(())
+            })?;
+            match outcome {
+                Received::Some { is_short } if is_short && !to_end => break,
+                Received::Some { .. } => (),
+                Received::Nothing => break,
+                Received::End => return Err(ConnectionError::Gone),
             }
         }
-        // Pongs.
+        self.transport.queue().append(&mut pongs);
         self.flush()?;
         Ok(complete)
     }
 
     /// Says goodbye; what the server answers is not waited for.
     pub(crate) fn close(mut self) {
-        if self.out.is_empty() {
+        if let Ok(true) = self.transport.flush() {
             // 1000, masked with a key of which only the last byte is not zero.
-            let _ = self.socket.write(&[0x88, 0x82, 0, 0, 0, 1, 0x03, 0xe8]);
+            self.transport.queue().extend_from_slice(&[0x88, 0x82, 0, 0, 0, 1, 0x03, 0xe8]);
+            let _ = self.transport.flush();
         }
     }
 }

@@ -182,7 +182,7 @@ impl<'a> Worker<'a> {
         }
         for place in 0..self.clients.len() {
             if let Some(client) = &mut self.clients[place] {
-                poller.add(&client.connection.socket, place)?;
+                poller.add(client.connection.socket(), place)?;
                 if pace.is_some() {
                     continue;
                 }

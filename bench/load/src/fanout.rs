@@ -124,7 +124,7 @@ impl Room<'_> {
         let mut buffer = vec![0; BUFFER];
         for (place, member) in self.members.iter().enumerate() {
             if let Some(member) = member {
-                poller.add(&member.socket, place)?;
+                poller.add(member.socket(), place)?;
             }
         }
         let mut deadline = None;

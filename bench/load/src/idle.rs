@@ -3,8 +3,7 @@
 //! Their sockets block, and few of them are busy at a time: a burst would leave memory behind at the server that no idle
 //! connection costs.
 
-use std::io::{self, BufRead, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, BufRead, Write};
 use std::thread;
 
 use serde::Serialize;
@@ -15,6 +14,8 @@ use crate::contents::{Contents, Keys, Label};
 use crate::failures::Failures;
 use crate::open::{self, OpenError};
 use crate::receiver::Receiver;
+use crate::tls::MIN_BUFFER;
+use crate::transport::{Received, Transport};
 
 const MAX_SIZE: usize = 1 << 24;
 
@@ -63,7 +64,7 @@ struct Crowd<'a> {
 }
 
 struct Idler {
-    socket: TcpStream,
+    transport: Transport,
     index: u32,
     /// Messages that it sent.
     sent: u32,
@@ -80,8 +81,8 @@ impl Crowd<'_> {
         let target = self.target;
         let indices: Vec<u32> = (begin..count).collect();
         let opened = self.at_once(indices, |index| {
-            let (socket, early) = open::open(target, index)?;
-            Ok::<_, OpenError>(Idler { socket, index, sent: 0, early })
+            let (transport, early) = open::open(target, index)?;
+            Ok::<_, OpenError>(Idler { transport, index, sent: 0, early })
         });
         let mut failures = Failures::default();
         for result in opened {
@@ -173,29 +174,33 @@ impl Crowd<'_> {
 impl Idler {
     fn send(&mut self, label: Label, contents: &Contents) -> Result<(), ConnectionError> {
         let mut keys = Keys::new(u64::from(self.index) << 32 | u64::from(self.sent));
-        let mut frame = Vec::new();
-        contents.encode(label, false, keys.next(), &mut frame);
+        contents.encode(label, false, keys.next(), self.transport.queue());
         self.sent = self.sent.wrapping_add(1);
-        Ok(self.socket.write_all(&frame)?)
+        Ok(self.transport.send_all()?)
     }
 
     /// Awaits the one message, and nothing but that.
     fn receive(&mut self, label: Label, contents: &Contents) -> Result<(), ConnectionError> {
         let mut receiver = Receiver::new(label, false);
         let mut pongs = Vec::new();
-        let mut bytes = std::mem::take(&mut self.early);
-        let mut buffer = [0; 16 * 1024];
-        loop {
-            match receiver.feed(&bytes, contents, &mut pongs)? {
-                0 => (),
-                1 => break,
-                _ => return Err(ConnectionError::Unasked),
-            }
-            match self.socket.read(&mut buffer)? {
-                0 => return Err(ConnectionError::Gone),
-                len => bytes = buffer.get(..len).unwrap_or_default().to_vec(),
+        let early = std::mem::take(&mut self.early);
+        let mut complete = receiver.feed(&early, contents, &mut pongs)?;
+        let mut buffer = [0; MIN_BUFFER];
+        while complete == 0 {
+            let outcome = self.transport.receive(&mut buffer, |bytes| {
+                complete += receiver.feed(bytes, contents, &mut pongs)?;
+                Ok::<_, ConnectionError>(())
+            })?;
+            match outcome {
+                Received::Some { .. } => (),
+                Received::Nothing => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+                Received::End => return Err(ConnectionError::Gone),
             }
         }
-        Ok(self.socket.write_all(&pongs)?)
+        if complete > 1 {
+            return Err(ConnectionError::Unasked);
+        }
+        self.transport.queue().append(&mut pongs);
+        Ok(self.transport.send_all()?)
     }
 }

@@ -19,6 +19,8 @@ mod open;
 mod pace;
 mod poller;
 mod receiver;
+mod tls;
+mod transport;
 mod window;
 
 use std::process::ExitCode;

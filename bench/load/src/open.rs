@@ -1,6 +1,6 @@
 //! Opening handshakes, one after the other on blocking sockets: how many are under way at once is the caller's choice.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use std::os::fd::AsRawFd;
 
 use crate::cli::Target;
 use crate::contents::Keys;
+use crate::tls::MIN_BUFFER;
+use crate::transport::{Received, Transport};
 
 /// For whatever the server is waited for.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,6 +27,8 @@ const MAX_HEAD: usize = 16 * 1024;
 pub(crate) enum OpenError {
     #[error("connecting from {from} to {to}: {source}")]
     Connect { from: Ipv4Addr, to: SocketAddrV4, source: io::Error },
+    #[error("TLS handshake: {0}")]
+    Tls(io::Error),
     #[error("opening handshake: {0}")]
     Io(#[from] io::Error),
     #[error("the server hung up in the opening handshake, after {0:?}")]
@@ -34,9 +38,9 @@ pub(crate) enum OpenError {
 }
 
 /// Opens the client number `index`. Returns its socket, which blocks for at most [`TIMEOUT`], and what came behind the 101.
-pub(crate) fn open(target: &Target, index: u32) -> Result<(TcpStream, Vec<u8>), OpenError> {
+pub(crate) fn open(target: &Target, index: u32) -> Result<(Transport, Vec<u8>), OpenError> {
     let from = Ipv4Addr::from(u32::from(target.source).wrapping_add(index % target.sources));
-    let mut socket = connect_from(from, target.connect).map_err(|source| OpenError::Connect {
+    let socket = connect_from(from, target.connect).map_err(|source| OpenError::Connect {
         from,
         to: target.connect,
         source,
@@ -45,36 +49,42 @@ pub(crate) fn open(target: &Target, index: u32) -> Result<(TcpStream, Vec<u8>), 
     socket.set_write_timeout(Some(TIMEOUT))?;
     // Frames are small, and answers are waited for.
     socket.set_nodelay(true)?;
+    let mut transport = Transport::new(socket, target.tls.as_ref()).map_err(OpenError::Tls)?;
 
     let mut keys = Keys::new(u64::from(index) << 20 | u64::from(std::process::id()));
     let nonce: Vec<u8> = (0..4).flat_map(|_| keys.next().to_be_bytes()).collect();
     let key = BASE64_STANDARD.encode(nonce);
-    socket.write_all(
+    transport.queue().extend_from_slice(
         format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n",
             target.path, target.connect
         )
         .as_bytes(),
-    )?;
+    );
+    transport.send_all()?;
 
     let mut received = Vec::new();
-    let mut buffer = [0; 4096];
+    let mut buffer = [0; MIN_BUFFER];
     let head_len = loop {
         if let Some(end) = received.windows(4).position(|four| four == b"\r\n\r\n") {
             break end + 4;
         }
-        let len = socket.read(&mut buffer)?;
-        if len == 0 || received.len() > MAX_HEAD {
-            return Err(OpenError::Gone(String::from_utf8_lossy(&received).into_owned()));
+        let outcome = transport.receive(&mut buffer, |bytes| {
+            received.extend_from_slice(bytes);
+            Ok::<_, OpenError>(())
+        })?;
+        match outcome {
+            Received::Some { .. } if received.len() <= MAX_HEAD => (),
+            Received::Nothing => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            _ => return Err(OpenError::Gone(String::from_utf8_lossy(&received).into_owned())),
         }
-        received.extend_from_slice(&buffer[..len]);
     };
     let early = received.split_off(head_len);
     if !is_accepted(&received, key.as_bytes()) {
         return Err(OpenError::Answer(String::from_utf8_lossy(&received).into_owned()));
     }
-    Ok((socket, early))
+    Ok((transport, early))
 }
 
 fn connect_from(from: Ipv4Addr, to: SocketAddrV4) -> io::Result<TcpStream> {

@@ -52,9 +52,9 @@ fuzz_target!(|bytes: &[u8]| {
         .collect();
     match (answer.status, answer.kind) {
         (101, AnswerKind::Tunnel) => assert!(handoffs.is_empty()),
-        (101, AnswerKind::Handoff) => {
+        (101, AnswerKind::Handoff(way)) => {
             let text = String::from_utf8_lossy(handoffs[0]).to_ascii_lowercase();
-            assert!(handoffs.len() == 1 && text.contains("fd"));
+            assert!(handoffs.len() == 1 && text.contains(way.name()));
             assert!(!answer.keepalive || text.contains("keepalive"));
         }
         (_, kind) => assert!(kind == AnswerKind::Refusal && !answer.keepalive),

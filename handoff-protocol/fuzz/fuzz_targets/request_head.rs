@@ -3,7 +3,7 @@
 #![no_main]
 
 use handoff_protocol::{
-    RequestHead, check_set_field, is_reserved_field, parse_request, same_field_name,
+    RequestHead, Way, check_set_field, is_reserved_field, parse_request, same_field_name,
 };
 use handoff_protocol_fuzz::{field, parts};
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,7 @@ fuzz_target!(|input: &[u8]| {
         host,
         client_fields: client.iter().copied(),
         set_fields: &set,
-        offer_descriptor: flags & 1 == 1,
+        offer: [None, Some(Way::Fd), None, Some(Way::FdTls)][usize::from(flags & 3)],
     };
 
     let len = match head.encoded_len() {
@@ -41,7 +41,8 @@ fuzz_target!(|input: &[u8]| {
     let mut headers = vec![httparse::EMPTY_HEADER; client.len() + set.len() + 4];
     let request = parse_request(&out, &mut headers).expect("valid").expect("complete");
     assert_eq!((request.len, request.method), (len, "GET"));
-    assert_eq!(request.offers_descriptor, head.offer_descriptor);
+    assert_eq!(request.offers_descriptor, head.offer == Some(Way::Fd));
+    assert_eq!(request.offers_tls, head.offer == Some(Way::FdTls));
     assert_eq!(request.fields.len() + 2, out.windows(2).filter(|pair| pair == b"\r\n").count());
     assert!(request.target.is_ascii());
 
@@ -52,7 +53,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(values(b"Host").len(), 1);
     assert_eq!(values(b"Upgrade"), [b"websocket"]);
     assert_eq!(values(b"Connection"), [b"Upgrade"]);
-    assert_eq!(values(b"Handoff").len(), usize::from(head.offer_descriptor));
+    assert_eq!(values(b"Handoff").len(), usize::from(head.offer.is_some()));
     for name in ["Content-Length", "Transfer-Encoding", "Keep-Alive", "TE", "Expect"] {
         let by_nginx = set.iter().any(|(set, _)| same_field_name(set, name.as_bytes()));
         assert!(by_nginx || values(name.as_bytes()).is_empty(), "{name}");

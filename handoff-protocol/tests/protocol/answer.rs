@@ -1,6 +1,6 @@
 //! The answer: what a backend can say, and what nginx takes it for.
 
-use handoff_protocol::{AnswerError, AnswerKind, encode_answer, parse_answer};
+use handoff_protocol::{AnswerError, AnswerKind, Way, encode_answer, parse_answer};
 
 /// Status, kind, length and number of fields.
 fn parse(bytes: &[u8]) -> Result<Option<(u16, AnswerKind, usize, usize)>, AnswerError> {
@@ -15,9 +15,26 @@ fn kind(head: &str) -> Result<AnswerKind, AnswerError> {
 
 #[test]
 fn handoff_in_any_case_with_any_parameters() {
-    for value in ["fd", "FD", " fd ", "fd; v=1", "fd;v=1;x=y", "fd; x", "fd;"] {
-        let head = format!("HTTP/1.1 101 Switching Protocols\r\nhandOFF: {value}\r\n\r\n");
-        assert_eq!(kind(&head), Ok(AnswerKind::Handoff), "{value:?}");
+    let ways = [
+        (Way::Fd, ["fd", "FD", " fd ", "fd; v=1", "fd;v=1;x=y", "fd; x", "fd;"]),
+        (
+            Way::FdTls,
+            [
+                "fd-tls",
+                "FD-TLS",
+                " fd-tls ",
+                "fd-tls; v=1",
+                "fd-tls;v=1;x=y",
+                "fd-tls; x",
+                "fd-tls;",
+            ],
+        ),
+    ];
+    for (way, values) in ways {
+        for value in values {
+            let head = format!("HTTP/1.1 101 Switching Protocols\r\nhandOFF: {value}\r\n\r\n");
+            assert_eq!(kind(&head), Ok(AnswerKind::Handoff(way)), "{value:?}");
+        }
     }
 }
 
@@ -38,7 +55,17 @@ fn keepalive_belongs_to_a_handoff() {
 
 #[test]
 fn a_101_with_another_handoff_is_an_error() {
-    for value in ["", "no", "fds", "fd; v=2", "fd, fd", "fd; v=1, tunnel", "fd v=1"] {
+    for value in [
+        "",
+        "no",
+        "fds",
+        "fd; v=2",
+        "fd-tls; v=2",
+        "fd, fd-tls",
+        "fd, fd",
+        "fd; v=1, tunnel",
+        "fd v=1",
+    ] {
         let head = format!("HTTP/1.1 101 Switching Protocols\r\nHandoff: {value}\r\n\r\n");
         assert_eq!(kind(&head), Err(AnswerError::Handoff), "{value:?}");
     }
@@ -86,7 +113,7 @@ fn interim_responses_are_skipped_one_by_one() {
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nHandoff: x\r\nA: b\r\n\r\n";
     let last = "HTTP/1.1 101 Switching Protocols\r\nHandoff: fd\r\n\r\n";
     let whole = format!("{interim}{last}");
-    let expected = (101, AnswerKind::Handoff, whole.len(), 1);
+    let expected = (101, AnswerKind::Handoff(Way::Fd), whole.len(), 1);
     assert_eq!(parse(format!("{whole}HTTP").as_bytes()), Ok(Some(expected)));
     for partial in 0..whole.len() {
         assert_eq!(parse(&whole.as_bytes()[..partial]), Ok(None), "{partial}");

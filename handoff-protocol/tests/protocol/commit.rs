@@ -57,8 +57,19 @@ fn sections_of_unknown_type_are_skipped_whatever_their_length() {
         let fed = decoder.feed(&[0; 0x1_0000]).unwrap();
         assert_eq!(fed, Feed { consumed: 0x1_0000, done: false });
     }
-    assert!(decoder.feed(b"\x02\0\0\0\0\0\0\0\0\0").unwrap().done);
+    assert!(decoder.feed(b"\x03\0\0\0\0\0\0\0\0\0").unwrap().done);
     assert_eq!(decoder.into_commit().unwrap().early_data, b"");
+}
+
+/// Taking records for frames would be worse than to hang up.
+#[test]
+fn a_tls_session_that_was_not_asked_for_is_refused() {
+    for len in [0, 1] {
+        let announced = [b'C', section::TLS_STATE, 0, 0, 0, len];
+        assert_eq!(decode(&announced, 0), Err(CommitError::UnexpectedTls));
+    }
+    let message = CommitError::UnexpectedTls.to_string();
+    assert_eq!(message, "the commit carries a TLS session, though the answer did not say fd-tls");
 }
 
 #[test]

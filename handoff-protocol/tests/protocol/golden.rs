@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use handoff_protocol::tls::{Secret, State, Version};
 use handoff_protocol::{
-    AnswerKind, CommitDecoder, OFFER, RequestHead, RequestLine, encode_answer, encode_commit,
+    AnswerKind, CommitDecoder, OFFER, RequestHead, RequestLine, Way, encode_answer, encode_commit,
     parse_answer, parse_request, section, validate,
 };
 
@@ -29,7 +30,7 @@ fn the_request_head_is_written_as_specified() {
             (b"X-Forwarded-For", b"192.0.2.7"),
             (b"X-Forwarded-Proto", b"http"),
         ],
-        offer_descriptor: true,
+        offer: Some(Way::Fd),
     };
     let mut out = [0; 1024];
     let len = head.encode(&mut out).unwrap();
@@ -52,7 +53,7 @@ fn the_request_head_is_read_as_specified() {
 #[test]
 fn answers_are_read_as_specified() {
     for (bytes, status, kind) in [
-        (vectors::ANSWER_HANDOFF, 101, AnswerKind::Handoff),
+        (vectors::ANSWER_HANDOFF, 101, AnswerKind::Handoff(Way::Fd)),
         (vectors::ANSWER_TUNNEL, 101, AnswerKind::Tunnel),
         (vectors::ANSWER_REFUSAL, 403, AnswerKind::Refusal),
     ] {
@@ -102,6 +103,33 @@ fn commits_are_written_and_read_as_specified() {
 }
 
 #[test]
+fn tls_sessions_are_written_and_read_as_specified() {
+    let secret = |first: u8| Secret::new(&(first..).take(32).collect::<Vec<_>>()).unwrap();
+    let state = State {
+        version: Version::Tls13,
+        suite: 0x1303,
+        rx_seq: 2,
+        tx_seq: 5,
+        rx_secret: secret(0x10),
+        tx_secret: secret(0x50),
+        owes_key_update: true,
+    };
+    let mut encoded = [0; State::MAX_LEN];
+    let len = state.encode(&mut encoded);
+    let sections = [(section::TLS_STATE, &encoded[..len]), (section::EARLY_DATA, vectors::FRAME)];
+    let mut out = [0; 256];
+    let len = encode_commit(&sections, &mut out).unwrap();
+    assert_eq!(ascii(&out[..len]), ascii(vectors::COMMIT_TLS_STATE));
+
+    let mut decoder = CommitDecoder::new(64).with_tls();
+    let fed = decoder.feed(vectors::COMMIT_TLS_STATE).unwrap();
+    assert!(fed.done && fed.consumed == vectors::COMMIT_TLS_STATE.len());
+    let commit = decoder.into_commit().unwrap();
+    assert_eq!(commit.early_data, vectors::FRAME);
+    assert_eq!(commit.tls.as_deref(), Some(&state));
+}
+
+#[test]
 fn the_specification_prints_the_same_bytes() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/protocol.md");
     let specification = fs::read_to_string(path).unwrap();
@@ -120,6 +148,7 @@ fn the_specification_prints_the_same_bytes() {
         ("commit-empty", vectors::COMMIT_EMPTY),
         ("commit-early-data", vectors::COMMIT_EARLY_DATA),
         ("commit-unknown-section", vectors::COMMIT_UNKNOWN_SECTION),
+        ("commit-tls-state", vectors::COMMIT_TLS_STATE),
     ] {
         let printed: Vec<u8> = block(&specification, name)
             .flat_map(|line| line.split(';').next().unwrap().split_whitespace())

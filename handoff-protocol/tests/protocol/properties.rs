@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use handoff_protocol::{
-    ChunkedDecoder, CommitDecoder, RequestHead, RequestLine, accept_key, commit_len, encode_answer,
-    encode_commit, has_token, parse_answer, parse_request, same_field_name, section, tokens,
-    validate,
+    ChunkedDecoder, CommitDecoder, RequestHead, RequestLine, Way, accept_key, commit_len,
+    encode_answer, encode_commit, has_token, parse_answer, parse_request, same_field_name, section,
+    tokens, validate,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -62,7 +62,7 @@ proptest! {
             host: b"example.com",
             client_fields: borrowed(&fields),
             set_fields: &[(b"Y-Set", b"1")],
-            offer_descriptor: offer,
+            offer: offer.then_some(Way::Fd),
         };
         let mut out = vec![0; head.encoded_len().unwrap()];
         prop_assert_eq!(head.encode(&mut out), Ok(out.len()));
@@ -91,7 +91,7 @@ proptest! {
             host: b"example.com",
             client_fields: borrowed(&fields),
             set_fields: &[(b"X-Real-IP", b"192.0.2.7"), (b"X-Forwarded-For", b"")],
-            offer_descriptor: offer,
+            offer: offer.then_some(Way::Fd),
         };
         let mut out = vec![0; head.encoded_len().unwrap()];
         prop_assert_eq!(head.encode(&mut out), Ok(out.len()));
@@ -143,7 +143,7 @@ proptest! {
 
     #[test]
     fn a_commit_survives_any_split(
-        sections in vec((1_u8..4, vec(any::<u8>(), 0..40)), 0..6),
+        sections in vec((prop_oneof![Just(section::EARLY_DATA), 3_u8..], vec(any::<u8>(), 0..40)), 0..6),
         cuts in vec(any::<usize>(), 0..8),
         behind in vec(any::<u8>(), 0..8),
     ) {
@@ -255,7 +255,7 @@ proptest! {
             host: &other,
             client_fields: fields.into_iter(),
             set_fields: &[(&method, &bytes)],
-            offer_descriptor: true,
+            offer: Some(Way::Fd),
         };
         let mut out = [0; 64];
         let _ = (head.encoded_len(), head.encode(&mut out));

@@ -1,7 +1,7 @@
 //! The request head: which of a client's fields a backend sees, and what it makes of them.
 
 use handoff_protocol::{
-    FieldName, Request, RequestHead, RequestHeadError, RequestParseError, check_set_field,
+    FieldName, Request, RequestHead, RequestHeadError, RequestParseError, Way, check_set_field,
     check_value, is_reserved_field, parse_request,
 };
 
@@ -11,7 +11,7 @@ const SET: Fields<'static> = &[("X-Real-IP", "192.0.2.7"), ("X-Forwarded-User", 
 
 /// The head for a client's fields, as text; nginx sets [`SET`].
 fn head(client: Fields<'_>) -> String {
-    encode(b"/", b"h", client, SET, true).unwrap()
+    encode(b"/", b"h", client, SET, Some(Way::Fd)).unwrap()
 }
 
 /// What of a client's fields gets into the head.
@@ -26,11 +26,11 @@ fn encode(
     host: &[u8],
     client: Fields<'_>,
     set: Fields<'_>,
-    offer_descriptor: bool,
+    offer: Option<Way>,
 ) -> Result<String, RequestHeadError> {
     let set: Vec<_> = set.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
     let client_fields = client.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    let head = RequestHead { target, host, client_fields, set_fields: &set, offer_descriptor };
+    let head = RequestHead { target, host, client_fields, set_fields: &set, offer };
     let len = head.encoded_len()?;
     let mut out = vec![0; len];
     assert_eq!(head.encode(&mut out), Ok(len));
@@ -43,9 +43,11 @@ fn encode(
 #[test]
 fn the_offer_is_made_only_where_a_descriptor_can_follow() {
     let fixed = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
-    let with = encode(b"/", b"h", &[], &[], true).unwrap();
-    assert_eq!(with, format!("{fixed}Handoff: fd; v=1\r\n\r\n"));
-    let without = encode(b"/", b"h", &[], &[], false).unwrap();
+    for (way, value) in [(Way::Fd, "fd; v=1"), (Way::FdTls, "fd-tls; v=1")] {
+        let with = encode(b"/", b"h", &[], &[], Some(way)).unwrap();
+        assert_eq!(with, format!("{fixed}Handoff: {value}\r\n\r\n"));
+    }
+    let without = encode(b"/", b"h", &[], &[], None).unwrap();
     assert_eq!(without, format!("{fixed}\r\n"));
 }
 
@@ -124,7 +126,7 @@ fn the_websockets_own_fields_cannot_be_nominated() {
 fn too_many_nominations_are_an_error() {
     let many = vec!["a"; 33].join(",");
     assert_eq!(passed(&[("Connection", &many[2..])]), "");
-    let error = encode(b"/", b"h", &[("Connection", &many)], &[], true).unwrap_err();
+    let error = encode(b"/", b"h", &[("Connection", &many)], &[], Some(Way::Fd)).unwrap_err();
     assert_eq!(error, RequestHeadError::TooManyConnectionOptions { limit: 32 });
     assert_eq!(error.status(), 400);
 }
@@ -150,26 +152,26 @@ fn a_clients_field_that_would_break_the_head_is_dropped() {
 fn values_that_would_break_the_head_are_errors_that_name_the_field() {
     for control in ["\r", "\n", "\0", "\u{1}", "\u{7f}"] {
         let value = format!("a{control}b");
-        let error = encode(b"/", value.as_bytes(), &[], &[], true).unwrap_err();
+        let error = encode(b"/", value.as_bytes(), &[], &[], Some(Way::Fd)).unwrap_err();
         assert!(matches!(error, RequestHeadError::Value(name) if name.as_bytes() == b"Host"));
 
-        let error = encode(b"/", b"h", &[], &[("X-User", &value)], true).unwrap_err();
+        let error = encode(b"/", b"h", &[], &[("X-User", &value)], Some(Way::Fd)).unwrap_err();
         assert_eq!(error.to_string(), "the value of \"X-User\" contains a control character");
         assert_eq!(error.status(), 400);
 
-        let error = encode(value.as_bytes(), b"h", &[], &[], true).unwrap_err();
+        let error = encode(value.as_bytes(), b"h", &[], &[], Some(Way::Fd)).unwrap_err();
         assert_eq!((error, error.status()), (RequestHeadError::Target, 400));
     }
     for target in ["", " ", "/a b"] {
-        let error = encode(target.as_bytes(), b"h", &[], &[], true).unwrap_err();
+        let error = encode(target.as_bytes(), b"h", &[], &[], Some(Way::Fd)).unwrap_err();
         assert_eq!(error, RequestHeadError::Target, "{target:?}");
     }
-    assert!(encode(b"/", b"", &[], &[("X-A", "tab\tand \u{e4}")], true).is_ok());
+    assert!(encode(b"/", b"", &[], &[("X-A", "tab\tand \u{e4}")], Some(Way::Fd)).is_ok());
 }
 
 #[test]
 fn odd_and_reserved_names_cannot_be_set() {
-    let error = encode(b"/", b"h", &[], &[("X A", "1")], true).unwrap_err();
+    let error = encode(b"/", b"h", &[], &[("X A", "1")], Some(Way::Fd)).unwrap_err();
     assert_eq!(
         (error.to_string().as_str(), error.status()),
         ("\"X A\" is not a valid field name", 500)
@@ -177,9 +179,9 @@ fn odd_and_reserved_names_cannot_be_set() {
     for name in ["host", "Connection", "UPGRADE", "Handoff", "content_length", "Transfer-Encoding"]
     {
         assert!(is_reserved_field(name.as_bytes()));
-        let error = encode(b"/", b"h", &[], &[(name, "1")], true).unwrap_err();
+        let error = encode(b"/", b"h", &[], &[(name, "1")], Some(Way::Fd)).unwrap_err();
         assert!(matches!(error, RequestHeadError::Reserved(_)), "{name}");
-        assert!(encode(b"/", b"h", &[], &[(name, "")], true).is_ok(), "{name}");
+        assert!(encode(b"/", b"h", &[], &[(name, "")], Some(Way::Fd)).is_ok(), "{name}");
     }
     assert!(!is_reserved_field(b"X-Real-IP"));
 }
@@ -199,7 +201,7 @@ fn a_configuration_can_be_checked_early() {
 
 #[test]
 fn a_target_is_written_in_ascii() {
-    let head = encode("/\u{e4}/%20?\u{20ac}=\"".as_bytes(), b"h", &[], &[], true).unwrap();
+    let head = encode("/\u{e4}/%20?\u{20ac}=\"".as_bytes(), b"h", &[], &[], Some(Way::Fd)).unwrap();
     assert!(head.starts_with("GET /%C3%A4/%20?%E2%82%AC=\" HTTP/1.1\r\n"), "{head}");
 }
 
@@ -250,6 +252,20 @@ fn a_backend_recognises_the_offer_by_its_version() {
 }
 
 #[test]
+fn a_tls_session_is_offered_by_a_name_of_its_own() {
+    let offers = |value: &str| {
+        with_parsed(format!("GET / HTTP/1.1\r\nHandoff: {value}\r\n\r\n").as_bytes(), |r| {
+            (r.offers_descriptor, r.offers_tls)
+        })
+    };
+    assert_eq!(offers("fd-tls; v=1"), (false, true));
+    assert_eq!(offers("FD-TLS"), (false, true));
+    assert_eq!(offers("fd, fd-tls"), (true, true));
+    assert_eq!(offers("fd-tls; v=2, fd"), (true, false));
+    assert_eq!(offers("fd-tls-x"), (false, false));
+}
+
+#[test]
 fn a_backend_answers_what_is_no_request_of_this_protocol() {
     for (bytes, status) in [
         ("POST / HTTP/1.1\r\n\r\n", 405),
@@ -275,7 +291,7 @@ fn a_backend_answers_what_is_no_request_of_this_protocol() {
 
 #[test]
 fn an_error_remembers_the_field() {
-    let error = encode(b"/", b"h", &[], &[("X-Long", "\0")], false).unwrap_err();
+    let error = encode(b"/", b"h", &[], &[("X-Long", "\0")], None).unwrap_err();
     let RequestHeadError::Value(name) = error else { panic!("{error}") };
     let name: FieldName = name;
     assert_eq!(name.as_bytes(), b"X-Long");

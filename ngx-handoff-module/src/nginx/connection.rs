@@ -1,5 +1,6 @@
 //! A connection of nginx's, the client's or the backend's, and its two events.
 
+use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 use std::os::fd::{BorrowedFd, RawFd};
 
@@ -7,15 +8,15 @@ use nginx_sys::{
     NGX_USE_LEVEL_EVENT, ngx_add_timer, ngx_connection_local_sockaddr, ngx_connection_t,
     ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_SET as NOPUSH_SET,
     ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_UNSET as NOPUSH_UNSET, ngx_del_timer,
-    ngx_event_actions, ngx_event_flags, ngx_event_t, ngx_handle_write_event, ngx_io, ngx_log_t,
-    ngx_msec_t, ngx_post_event, ngx_posted_events, ngx_recv_pt, ngx_tcp_nodelay,
+    ngx_event_actions, ngx_event_flags, ngx_event_t, ngx_handle_read_event, ngx_handle_write_event,
+    ngx_io, ngx_log_t, ngx_msec_t, ngx_post_event, ngx_posted_events, ngx_recv_pt, ngx_tcp_nodelay,
     ngx_use_epoll_rdhup,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown, sockopt};
 
-use super::{OK, str_bytes};
+use super::{OK, str_bytes, tls};
 
 /// `NGX_READ_EVENT` and `NGX_WRITE_EVENT` of an nginx built with epoll, which every Linux build is; bindgen cannot evaluate
 /// the macros. EPOLLIN | EPOLLRDHUP and EPOLLOUT of epoll_ctl(2).
@@ -73,6 +74,18 @@ impl Connection {
     #[cfg(not(any(ngx_feature = "ssl", ngx_feature = "compat")))]
     pub fn is_tls(self) -> bool {
         false
+    }
+
+    /// OpenSSL's side of the connection, an `SSL`, if it speaks TLS.
+    pub fn tls(self) -> Option<NonNull<c_void>> {
+        // SAFETY: valid by the contract of `new`.
+        NonNull::new(unsafe { tls::connection(self.raw()) })
+    }
+
+    /// Has nginx say nothing to the client when it frees a TLS session, nor wait for anything.
+    pub fn keep_tls_quiet(self) {
+        // SAFETY: valid by the contract of `new`.
+        unsafe { tls::keep_quiet(self.raw()) };
     }
 
     /// Whether an error was seen on the connection.
@@ -136,9 +149,14 @@ impl Connection {
 
     /// Whether the client has sent bytes that nobody has read yet. Does not read them.
     pub fn has_unread_bytes(self) -> bool {
-        let mut byte = [0u8];
+        !self.peek(&mut [0u8]).is_empty()
+    }
+
+    /// The first of the bytes that nobody has read yet, as far as `room` goes. Does not read them.
+    pub fn peek(self, room: &mut [u8]) -> &[u8] {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(rustix::net::recv(self.fd(), &mut byte, flags), Ok((_, n)) if n > 0)
+        let len = rustix::net::recv(self.fd(), &mut *room, flags).map_or(0, |(_, len)| len);
+        room.get(..len).unwrap_or_default()
     }
 
     /// Whether the peer has reset the connection, rather than closed its side.
@@ -274,6 +292,31 @@ impl Event {
             unsafe { (*self.0).set_delayed(0) };
             self.cancel_timer();
         }
+    }
+
+    /// Its timer's end has been dealt with.
+    pub fn clear_timed_out(self) {
+        // SAFETY: see `active`.
+        unsafe { (*self.0).set_timedout(0) };
+    }
+
+    /// Has the descriptor taken for ready, since somebody else than the kernel holds bytes.
+    pub fn make_ready(self) {
+        // SAFETY: see `active`.
+        unsafe { (*self.0).set_ready(1) };
+    }
+
+    /// The timer runs.
+    pub fn timer_set(self) -> bool {
+        // SAFETY: see `active`.
+        unsafe { (*self.0).timer_set() != 0 }
+    }
+
+    /// Waits for the descriptor to become readable; false if it could not be registered.
+    pub fn wait_readable(self) -> bool {
+        self.unready();
+        // SAFETY: see `active`; only called on read events.
+        unsafe { ngx_handle_read_event(self.0, 0) == OK }
     }
 
     /// (Re)starts the timer, in milliseconds.

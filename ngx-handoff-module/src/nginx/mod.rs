@@ -4,16 +4,19 @@
 mod conf;
 mod connection;
 mod history;
+mod peer;
 mod pool;
 mod regex;
 mod request;
 mod request_flags;
 mod slab;
+pub mod tls;
 mod upstream;
 
 pub use conf::{ComplexValue, List, arguments};
 pub use connection::Connection;
 pub use history::now;
+pub use peer::listener_uid;
 pub use pool::{Pool, str_bytes, str_of};
 pub use regex::Regex;
 pub use request::Request;

@@ -1,12 +1,12 @@
 //! A request, and the client's side of it.
 
 use core::ffi::c_void;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_HTTP_FLUSH, ngx_buf_t, ngx_http_core_loc_conf_t, ngx_http_output_filter,
     ngx_http_request_t, ngx_http_send_special, ngx_list_part_t, ngx_list_push, ngx_log_t,
-    ngx_pool_cleanup_add, ngx_table_elt_t, ngx_uint_t,
+    ngx_pfree, ngx_pool_cleanup_add, ngx_table_elt_t, ngx_uint_t,
 };
 use ngx::http::{HttpModuleLocationConf, NgxHttpCoreModule};
 
@@ -169,6 +169,83 @@ impl Request {
         unsafe {
             let b = (*self.raw()).header_in;
             (*b).pos = (*b).last;
+        }
+    }
+
+    /// Gives the early data a buffer of its own, in which a tunnel goes on with `room` bytes.
+    ///
+    /// A tunnel (`ngx_http_upstream_process_upgraded()`) reads on into the header buffer once it has passed the early data on, from
+    /// the buffer's start: the request line is there, which the access log has yet to write. It takes the early data's end for
+    /// the buffer's, so that this is where the early data stands: with a byte of it, it would be read byte by byte.
+    pub fn part_early_data_from_head(self, room: usize) -> Result<(), OutOfMemory> {
+        let early = self.early_data();
+        // SAFETY: a live request has a header buffer.
+        let is_ours = unsafe { (*(*self.raw()).header_in).tag == tag() };
+        let len = match (early.is_empty(), is_ours) {
+            (true, false) => return Ok(()),
+            (true, true) => 0,
+            (false, _) => room.max(early.len()),
+        };
+        let memory = self.pool().bytes(len)?;
+        let before = memory.len().saturating_sub(early.len());
+        for (to, from) in memory.iter_mut().skip(before).zip(early) {
+            *to = *from;
+        }
+        let chain = self.pool().chain(memory)?;
+        // SAFETY: a fresh buffer, of which `before` bytes are none of the early data. It lives as long as the request; a
+        // connection that is tunnelled ends with it. What `early_room` has allocated nobody else refers to.
+        unsafe {
+            let old = (*self.raw()).header_in;
+            let b = (*chain.as_ptr()).buf;
+            (*b).pos = (*b).pos.add(before);
+            (*self.raw()).header_in = b;
+            if is_ours {
+                ngx_pfree(self.pool().as_ptr(), (*old).start.cast());
+            }
+        }
+        Ok(())
+    }
+
+    /// Room behind the early data, of which there may be `most` bytes altogether. It begins with a move to a buffer of that
+    /// size: the one that nginx reads heads into is as small as the head allows.
+    pub fn early_room(self, most: usize) -> Result<(*mut u8, usize), OutOfMemory> {
+        // SAFETY: a live request has a header buffer, with start <= pos <= last <= end.
+        let capacity = unsafe {
+            let b: &ngx_buf_t = &*(*self.raw()).header_in;
+            (b.end as usize).saturating_sub(b.pos as usize)
+        };
+        let early = self.early_data();
+        if early.len() > most {
+            return Err(OutOfMemory);
+        }
+        if capacity < most {
+            let memory = self.pool().bytes(most)?;
+            for (to, from) in memory.iter_mut().zip(early) {
+                *to = *from;
+            }
+            let chain = self.pool().chain(memory)?;
+            // SAFETY: a fresh buffer. nginx itself reads heads into one or another; from the content phase on it only looks
+            // at what `header_in` still holds, and only for this request: TLS connections end with it.
+            unsafe {
+                let b = (*chain.as_ptr()).buf;
+                (*b).last = (*b).pos.add(early.len());
+                (*b).tag = tag();
+                (*self.raw()).header_in = b;
+                flags::keepalive::set(self.raw(), 0);
+            }
+        }
+        // SAFETY: as above.
+        let last = unsafe { (*(*self.raw()).header_in).last };
+        Ok((last, most.saturating_sub(self.early_data().len())))
+    }
+
+    /// `len` bytes of [`Self::early_room`] have been filled.
+    pub fn add_early_data(self, len: usize) {
+        // SAFETY: as in `early_room`; not beyond the buffer's end.
+        unsafe {
+            let b = (*self.raw()).header_in;
+            let room = ((*b).end as usize).saturating_sub((*b).last as usize);
+            (*b).last = (*b).last.add(len.min(room));
         }
     }
 
@@ -367,4 +444,9 @@ impl<'a> Iterator for Fields<'a> {
             }
         }
     }
+}
+
+/// Of a buffer that this module has put in the place of nginx's.
+fn tag() -> *mut c_void {
+    ptr::addr_of!(crate::ngx_http_ws_handoff_module).cast_mut().cast()
 }

@@ -36,3 +36,71 @@ FLAG(lingering_close)
 FLAG(post_action)
 FLAG(quoted_uri)
 FLAG(valid_unparsed_uri)
+
+/*
+ * TLS, for tls.rs. An nginx that is compatible with this one may have no TLS: nothing here needs its library.
+ */
+
+int ngx_http_ws_handoff_tls_built_in(void);
+void *ngx_http_ws_handoff_tls_connection(ngx_connection_t *c);
+void *ngx_http_ws_handoff_tls_context(void *conf);
+void ngx_http_ws_handoff_tls_quiet(ngx_connection_t *c);
+
+#if (NGX_HTTP_SSL)
+
+int
+ngx_http_ws_handoff_tls_built_in(void)
+{
+    return 1;
+}
+
+void *
+ngx_http_ws_handoff_tls_connection(ngx_connection_t *c)
+{
+    return c->ssl ? c->ssl->connection : NULL;
+}
+
+void *
+ngx_http_ws_handoff_tls_context(void *conf)
+{
+    return ((ngx_http_ssl_srv_conf_t *) conf)->ssl.ctx;
+}
+
+void
+ngx_http_ws_handoff_tls_quiet(ngx_connection_t *c)
+{
+    if (c->ssl) {
+        c->ssl->no_wait_shutdown = 1;
+        c->ssl->no_send_shutdown = 1;
+    }
+}
+
+#else
+
+int
+ngx_http_ws_handoff_tls_built_in(void)
+{
+    return 0;
+}
+
+void *
+ngx_http_ws_handoff_tls_connection(ngx_connection_t *c)
+{
+    (void) c;
+    return NULL;
+}
+
+void *
+ngx_http_ws_handoff_tls_context(void *conf)
+{
+    (void) conf;
+    return NULL;
+}
+
+void
+ngx_http_ws_handoff_tls_quiet(ngx_connection_t *c)
+{
+    (void) c;
+}
+
+#endif

@@ -296,6 +296,7 @@ impl Upstream {
     pub fn tunnel(self, r: Request, idle: usize) -> Result<(), OutOfMemory> {
         // SAFETY: valid by the contract of `new`; the configuration outlives the request.
         let mut conf = unsafe { *(*self.raw()).conf };
+        r.part_early_data_from_head(conf.buffer_size)?;
         conf.read_timeout = idle;
         // SAFETY: plain data without drop; nginx allocates the same type from pools.
         let conf = unsafe { r.pool().place(conf) }?;

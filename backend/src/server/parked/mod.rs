@@ -109,6 +109,9 @@ impl Handler for Apps {
         metrics.bytes_sent.inc_by(traffic.bytes_sent);
         metrics.messages_dropped.inc_by(traffic.messages_dropped);
         metrics.serves(traffic.opened, traffic.gone);
+        if traffic.tls_user + traffic.tls_kernel > 0 {
+            metrics.tls(traffic);
+        }
     }
 }
 
@@ -127,6 +130,7 @@ fn limit(ended: Ended) -> Option<&'static str> {
         Ended::ByServer(_, Cause::MessageRate) => Some("message_rate"),
         Ended::ByServer(_, Cause::Queue) => Some("queue"),
         Ended::ByServer(_, Cause::Idle) => Some("idle"),
+        Ended::ByServer(_, Cause::Keys) => Some("tls_keys"),
         _ => None,
     }
 }

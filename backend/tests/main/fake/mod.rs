@@ -6,6 +6,7 @@ pub mod nginx;
 pub mod program;
 pub mod random;
 pub mod stopped;
+pub mod tls;
 
 use std::io::Read;
 use std::time::Duration;

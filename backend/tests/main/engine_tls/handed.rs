@@ -1,0 +1,58 @@
+//! Commits whose TLS session makes no sense, or is not what was asked for: the client is hung up on, and that is counted.
+
+use std::io::Read;
+use std::os::fd::AsRawFd;
+
+use handoff_tls::State;
+
+use crate::fake::client::Client;
+use crate::fake::nginx::{self, Nginx, tcp_pair};
+use crate::fake::program::{Program, is_strict, wait_until};
+use crate::fake::tls::{PROTECTIONS, commit, offered, state};
+
+/// The client is hung up on without a byte, and it is called a bad commit. `count` have been one by then.
+fn is_refused(program: &Program, mut nginx: Nginx, commit: &[u8], count: f64) {
+    let (mut theirs, held) = tcp_pair();
+    nginx.pass(b"F", &[held.as_raw_fd()]);
+    nginx.send(commit);
+    let mut rest = Vec::new();
+    theirs.read_to_end(&mut rest).expect("an end");
+    assert_eq!(rest, b"");
+    wait_until("it is counted", || {
+        let failed = "websocket_offers_total{outcome=\"failed\",detail=\"bad_commit\"}";
+        program.metric(failed) == count
+    });
+}
+
+#[test]
+fn a_session_that_makes_no_sense_is_refused() {
+    if !is_strict() {
+        return;
+    }
+    let program = Program::start(&[]);
+    let good = state(PROTECTIONS[0]);
+    let wrong = [
+        State { rx_seq: State::MAX_SEQ, ..good.clone() },
+        State { tx_seq: u64::MAX, ..good.clone() },
+        State { suite: 0x1304, ..good.clone() },
+        // Of another length than this suite's.
+        State { tx_secret: state(PROTECTIONS[1]).tx_secret, ..good.clone() },
+    ];
+    for (n, state) in wrong.iter().enumerate() {
+        let nginx = offered(&program.socket(), "/", "");
+        is_refused(&program, nginx, &commit(state, b""), (n + 1) as f64);
+    }
+    let nginx = offered(&program.socket(), "/", "");
+    is_refused(&program, nginx, &nginx::commit(b""), (wrong.len() + 1) as f64);
+    assert!(program.log().contains("2^48"), "it says what is wrong");
+}
+
+/// What was agreed on is a socket of plain bytes: these would be records.
+#[test]
+fn a_session_that_was_not_asked_for_is_refused() {
+    let program = Program::start(&[]);
+    let nginx = Nginx::accepted(&program.socket());
+    is_refused(&program, nginx, &commit(&state(PROTECTIONS[0]), b""), 1.0);
+    assert!(program.log().contains("did not say fd-tls"));
+    Client::handed_over(&program.socket(), "/", b"").close();
+}

@@ -1,0 +1,7 @@
+//! What nginx passes on of a TLS session whose handshake it has done: all that a record layer needs to carry it on.
+
+mod state;
+mod suite;
+
+pub use state::{MAX_SECRET, Secret, State, StateError};
+pub use suite::{Suite, Version};

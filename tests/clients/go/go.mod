@@ -1,0 +1,3 @@
+module wssclient
+
+go 1.19
