@@ -16,6 +16,8 @@ logs=build/test-all
 mkdir -p "$logs"
 passed=0 failed=0
 results=()
+# What the kinds that failed said of it.
+reasons=()
 running=
 
 main() {
@@ -45,6 +47,7 @@ main() {
     echo
     echo "All kinds (what each said: $logs/*.log):"
     printf '  %s\n' "${results[@]}"
+    (( failed == 0 )) || printf '%s\n' "${reasons[@]}"
     echo "$passed passed, $failed failed"
     (( failed == 0 ))
 }
@@ -71,7 +74,14 @@ kind() {
     else
         failed=$((failed + 1))
         results+=("FAILED    $name ($took): $*")
+        reasons+=("--- $name" "$(reason "$logs/$name.log")")
     fi
+}
+
+# reason LOG: the lines of it that say what failed, of cargo's tests, pytest's and shell scripts; else its last ones.
+reason() {
+    grep -E -A3 '^test .* \.\.\. FAILED$|^FAILED |^---- .* stdout|^E   |^error|panicked at|: error: |^make.*\*\*\*' "$1" | tail -n 40 | grep . ||
+        tail -n 10 "$1"
 }
 
 # stop SIGNAL STATUS: timeout passes the signal on to all that it runs.

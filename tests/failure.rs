@@ -328,8 +328,10 @@ fn between_offer_and_commit(fail: impl Fn(Stuck) -> (Client, Option<std::os::fd:
         let failed: Vec<_> = caught
             .into_iter()
             .map(|stuck| {
-                stuck.let_off();
-                fail(stuck)
+                // Let off before it fails, it could have its 101 if nginx's kernel happened to send again just then.
+                let (client, kept) = fail(stuck);
+                net::keep_arrivals(client.stream());
+                (client, kept)
             })
             .collect();
         for (mut client, kept) in failed {

@@ -38,6 +38,14 @@ location /fail/connect { ws_handoff unix:absent.sock; }
 location /tunnel/ { ws_handoff 127.0.0.1:TCP_PORT; }
 """
 
+# What demo.conf includes as tls*.conf, and scripts/run.sh writes for TLS_PORT.
+TLS = """
+listen TLS_ADDRESS ssl;
+ssl_certificate cert.pem;
+ssl_certificate_key cert.key;
+ws_handoff_tls on;
+"""
+
 
 class Stack:
     """Everything that is scraped. Used with `with`, it is gone afterwards."""
@@ -45,6 +53,7 @@ class Stack:
     def __init__(self):
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
+        self.tls_address = f"127.0.0.1:{free_port()}"
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Stack:
@@ -101,8 +110,14 @@ class Stack:
             text = text.replace(old, new)
         (self.directory / "temp").mkdir()
         (self.directory / "nginx.conf").write_text(text)
+        (self.directory / "tls.conf").write_text(TLS.replace("TLS_ADDRESS", self.tls_address))
+        sign_certificate(self.directory)
         (self.directory / "failing_locations.conf").write_text(FAILING_LOCATIONS.replace("TCP_PORT", str(tcp_port)))
         shutil.copy(ROOT / "nginx/demo_locations.conf", self.directory)
+
+    @property
+    def certificate(self) -> Path:
+        return self.directory / "cert.pem"
 
     def get(self, path: str) -> tuple[str, str]:
         """Content type and body."""
@@ -152,6 +167,17 @@ class Prometheus:
         result = self.api("query", query=expression)
         assert result["resultType"] == "vector", expression
         return [(sample["metric"], float(sample["value"][1])) for sample in result["result"]]
+
+
+def sign_certificate(directory: Path) -> None:
+    """cert.pem and cert.key, for 127.0.0.1, signed by itself."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -keyout cert.key -out cert.pem"
+    subprocess.run(
+        [*command.split(), "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+        cwd=directory,
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def end(process: subprocess.Popen) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 
@@ -22,6 +23,7 @@ class Traffic:
 
     def __init__(self, stack: Stack):
         self.stack = stack
+        self.tls = ssl.create_default_context(cafile=stack.certificate)
         self.ended = threading.Event()
         self.rounds = 0
         self.error: BaseException | None = None
@@ -51,6 +53,9 @@ class Traffic:
             with self.open(path) as client:
                 client.send("x" * 1000)
                 assert len(client.recv(timeout=10)) == 1000
+        with self.open_tls("/ws/echo") as client:
+            client.send("x" * 1000)
+            assert len(client.recv(timeout=10)) == 1000
         staying[0].send("to the room")
         assert staying[2].recv(timeout=10) == "to the room"
         with self.open("/ws/echo") as client:
@@ -82,6 +87,10 @@ class Traffic:
 
     def open(self, path: str):
         return connect(f"ws://{self.stack.address}{path}", proxy=None, open_timeout=10, compression=None)
+
+    def open_tls(self, path: str):
+        url = f"wss://{self.stack.tls_address}{path}"
+        return connect(url, ssl=self.tls, proxy=None, open_timeout=10, compression=None)
 
     def ask(self, path: str, **fields: str) -> int:
         """The status of a handshake's answer."""
