@@ -54,19 +54,20 @@ class Clients:
     def open(self, count: int):
         """Opens until there are `count`."""
         self.count = count
-        self._tell([f"open {share}" if share else None for share in self._shares()])
+        self._tell([f"open {share}" if share else None for share in shares(self.count)])
+
+    def visit(self, count: int):
+        """Opens so many more, each of which is closed in order before its process opens the next one."""
+        self._tell([f"visit {share}" if share else None for share in shares(count)])
 
     def echo(self, size: int):
         """Sends a message on every connection and awaits it: an error unless every one is alive."""
-        self._tell([f"echo {size}" if share else None for share in self._shares()])
+        self._tell([f"echo {size}" if share else None for share in shares(self.count)])
 
     def broadcast(self, size: int):
         """Sends a message to the room in which all are, and awaits it on every connection."""
         self._tell([f"send {size}"] + [None] * (PROCESSES - 1))
-        self._tell([f"receive {size}" if share else None for share in self._shares()])
-
-    def _shares(self) -> list[int]:
-        return [self.count // PROCESSES + (i < self.count % PROCESSES) for i in range(PROCESSES)]
+        self._tell([f"receive {size}" if share else None for share in shares(self.count)])
 
     def _tell(self, commands: list[str | None]):
         """A command to each process, all at work at the same time; `None`: nothing."""
@@ -86,6 +87,11 @@ class Clients:
             raise BenchError(f"a client process died at {self.path}") from error
         if errors:
             raise BenchError(f"{errors} connections failed at {self.path}:\n  " + "\n  ".join(shown[:5]))
+
+
+def shares(count: int) -> list[int]:
+    """Each process's."""
+    return [count // PROCESSES + (i < count % PROCESSES) for i in range(PROCESSES)]
 
 
 def measure(port: int, path: str, mode: str, certificate: Path | None = None, **options) -> dict:

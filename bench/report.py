@@ -158,7 +158,7 @@ def handshakes(result: dict) -> str:
     p = result["parameters"]
     columns = ["nginx_open", "both_open", "nginx_whole", "both_whole"]
     rows = [
-        [row["way"], *(f"{1e6 * row[column]:.0f}" for column in columns), f"{row['rate']:,.0f}"]
+        [row["way"], *(f"{1e6 * row[column]:.0f}" for column in columns), f"{row['rate']:,.0f}", f"{row['visits']:,.0f}"]
         for row in result["data"]["rows"]
     ]
     head = [
@@ -168,6 +168,7 @@ def handshakes(result: dict) -> str:
         "nginx, open and close",
         "nginx + backend, open and close",
         "opened a second",
+        "came and went a second",
     ]
     taken = f"{p['connections']:,} connections each way, medians of {p['rounds']} rounds, microseconds of CPU a connection:"
     return f"{taken}\n\n{table(head, rows)}"

@@ -51,8 +51,8 @@ pub(crate) enum Mode {
     Fanout(FanoutOptions),
     /// Clients stay silent between commands
     ///
-    /// Commands, each a line on standard input, answered by a line of JSON when done: `open N` (until there are N),
-    /// `echo SIZE` (every client sends a message and awaits it), `send SIZE` (the first client sends one to its room),
+    /// Commands, each a line on standard input, answered by a line of JSON when done: `open N` (until there are N), `visit N`
+    /// (as many more come, and each says goodbye at once), `echo SIZE` (every client sends a message and awaits it), `send SIZE` (the first client sends one to its room),
     /// `receive SIZE` (every client awaits the room's next). End of input closes all.
     Idle(IdleOptions),
 }

@@ -36,6 +36,7 @@ pub(crate) fn run(target: &Target, options: &IdleOptions) -> io::Result<bool> {
         let line = line?;
         let failures = match *line.split_ascii_whitespace().collect::<Vec<_>>() {
             ["open", count] => crowd.open(parse(count, u32::MAX as usize)? as u32),
+            ["visit", count] => crowd.visit(parse(count, u32::MAX as usize)? as u32),
             ["echo", size] => crowd.echo(parse(size, MAX_SIZE)?),
             ["send", size] => crowd.send(parse(size, MAX_SIZE)?),
             ["receive", size] => crowd.receive(parse(size, MAX_SIZE)?),
@@ -92,6 +93,21 @@ impl Crowd<'_> {
             }
         }
         self.clients.sort_by_key(|idler| idler.index);
+        failures
+    }
+
+    /// Opens as many, each of which says goodbye and is closed by the server before the next one comes.
+    fn visit(&mut self, count: u32) -> Failures {
+        let target = self.target;
+        let visited = self.at_once((0..count).collect(), |index| {
+            let (mut transport, early) =
+                open::open(target, index).map_err(|error| error.to_string())?;
+            say_goodbye(&mut transport, early).map_err(|error| format!("client {index}: {error}"))
+        });
+        let mut failures = Failures::default();
+        for error in visited.into_iter().filter_map(Result::err) {
+            failures.add(error);
+        }
         failures
     }
 
@@ -168,6 +184,27 @@ impl Crowd<'_> {
             };
             threads.into_iter().rev().flat_map(join).collect()
         })
+    }
+}
+
+/// The closing handshake (RFC 6455 section 7.1.2), up to the server's end; `came`: what has come already.
+fn say_goodbye(transport: &mut Transport, mut came: Vec<u8>) -> Result<(), ConnectionError> {
+    // Masked with zeros: 1000.
+    transport.queue().extend_from_slice(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]);
+    transport.send_all()?;
+    let mut buffer = [0; MIN_BUFFER];
+    loop {
+        let outcome = transport.receive(&mut buffer, |bytes| {
+            came.extend_from_slice(bytes);
+            Ok::<_, ConnectionError>(())
+        })?;
+        match outcome {
+            Received::Some { .. } => (),
+            Received::Nothing => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            Received::End if came == [0x88, 0x02, 0x03, 0xe8] => return Ok(()),
+            Received::End if came.is_empty() => return Err(ConnectionError::Gone),
+            Received::End => return Err(ConnectionError::Unasked),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod export;
 mod install;
 mod observed;
 mod openssl;
+mod recent;
 mod refusal;
 pub mod trust;
 

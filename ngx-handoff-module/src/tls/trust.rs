@@ -1,7 +1,7 @@
 //! `ws_handoff_tls_trust`: which backends may have TLS sessions. The rules themselves are handoff-protocol's.
 //!
-//! Asked once a backend is connected to, and for each client: the connection tells who listens, the path how a socket gets
-//! there. Neither is enough. Under socket activation root listens for everybody, so that another service of root's in the
+//! Asked once a backend is connected to: the connection tells who listens, for each client, and the path how a socket gets
+//! there, as of no more than a second ago (`recent`). Neither is enough. Under socket activation root listens for everybody, so that another service of root's in the
 //! place of the backend's would do; and whoever changes the owner of a file does not change who listens at it.
 //!
 //! Nothing here waits for longer than connect(2) has, which has just walked along the same path.
@@ -16,6 +16,7 @@ use ngx::ngx_conf_log_error;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::recent;
 use super::refusal::{Reason, Refusal};
 use crate::conf::LocationConf;
 use crate::nginx::{self, Request, Upstream, listener_uid};
@@ -69,6 +70,7 @@ static AMBIGUOUS: OnceLock<Option<u32>> = OnceLock::new();
 
 /// Finds out which users can be told apart; once, while the configuration is read.
 pub fn prepare() {
+    recent::forget();
     AMBIGUOUS.get_or_init(|| {
         let (mut map, mut overflow) = ([0; 256], [0; 16]);
         trust::ambiguous_uid(
@@ -95,22 +97,31 @@ pub fn is_trusted(r: Request, u: Upstream) -> bool {
         ambiguous: *ambiguous,
     };
     let path = u.peer_path();
-    let mut room = [0; BASE];
-    let base = if path.starts_with(b"/") { &[] } else { working_directory(&mut room) };
+    let now = nginx::now();
+    if !recent::has(conf, path, now) {
+        let mut room = [0; BASE];
+        let base = if path.starts_with(b"/") { &[] } else { working_directory(&mut room) };
+        let mut walk = Walk::new(base, path);
+        if let Err(doubt) = walk.check(&Disk, |uid| users.trusts(uid)) {
+            log_doubt(r, conf, walk.place(), doubt);
+            return false;
+        }
+        recent::remember(conf, path, now);
+    }
     let listener = u.connection().and_then(|connection| listener_uid(connection.fd()));
-    let mut walk = Walk::new(base, path);
-    let (doubt, place) = match (walk.check(&Disk, |uid| users.trusts(uid)), listener) {
-        (Err(doubt), _) => (doubt, walk.place()),
-        (Ok(()), Some(uid)) if users.trusts(uid) => return true,
-        // getsockopt(2) does not fail on a connected Unix socket; if it did, nobody would be identified.
-        (Ok(()), uid) => (Doubt::Listener(uid.unwrap_or(u32::MAX)), path),
-    };
+    if listener.is_some_and(|uid| users.trusts(uid)) {
+        return true;
+    }
+    // getsockopt(2) does not fail on a connected Unix socket; if it did, nobody would be identified.
+    log_doubt(r, conf, path, Doubt::Listener(listener.unwrap_or(u32::MAX)));
+    false
+}
 
+fn log_doubt(r: Request, conf: &LocationConf, place: &[u8], doubt: Doubt<Errno>) {
     // Clients cause it at any rate, but whoever configured it has to hear of it.
     let level = if conf.is_distrust_known.replace(true) { NGX_LOG_INFO } else { NGX_LOG_WARN };
     let (reason, place) = (Reason(Refusal::Trust), place.escape_ascii());
     log_errno!(level, r.log(), 0, "the TLS session stays in nginx: {reason}, \"{place}\" {doubt}");
-    false
 }
 
 /// The longest path of a working directory, in bytes, for which there is room.
