@@ -265,6 +265,14 @@ fn example(version: Version, suite: u16) -> Option<Session> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::time::{Duration, Instant};
+
+    use handoff_tls::Closed;
+
+    use super::super::connection::{Phase, Rate};
+    use super::super::groups::Memberships;
+    use super::super::transmit::{Scratch, transmit};
     use super::*;
 
     #[test]
@@ -272,5 +280,57 @@ mod tests {
         let suites: Vec<_> =
             ALL.map(|(version, suite)| example(version, suite)).into_iter().flatten().collect();
         assert_eq!(suites.len(), ALL.len());
+    }
+
+    #[test]
+    fn alert_for_a_bad_record_leaves_where_the_kernel_only_opens() {
+        if !std::path::Path::new("/proc/net/tls_stat").exists() {
+            eprintln!("NOT TESTED: make test-ktls does, under a kernel that has TLS");
+            return;
+        }
+        let (version, suite) = ALL[0];
+        let [ours, mut clients] = [(); 2].map(|()| Box::new(example(version, suite).expect("one")));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let mut client =
+            TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
+        let (socket, _) = listener.accept().expect("accept");
+        socket::attach(&socket).expect("TLS");
+        socket::set_receiving(&socket, &ours.receiving()).expect("a key");
+        let mut flags = Flags::default();
+        flags.set(Flags::RECEIVES, true);
+        flags.set(Flags::TLS_1_3, true);
+        let mut connection = Connection {
+            socket: socket.into(),
+            seen: 0,
+            pinged: 0,
+            memberships: Memberships::NONE,
+            rate: Rate::default(),
+            phase: Phase::Open,
+            in_ready: false,
+            flags,
+            agreement: None,
+            state: Some(()),
+            tls: Some(ours),
+            busy: None,
+        };
+
+        // Longer than a record may be: the kernel finds that out without being asked for it.
+        client.write_all(&[23, 3, 3, 0xff, 0xff]).expect("sent");
+        let (begun, mut frames) = (Instant::now(), 0);
+        while !connection.is_refused() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "nobody has noticed");
+            frames += 1;
+            let frame: &[u8] = b"frame";
+            let sent = transmit(&mut connection, [frame].into_iter(), &mut Scratch::default());
+            assert_eq!(sent, Ok(5));
+        }
+
+        // Each record has a header, a type and a tag.
+        let mut records = vec![0; (5 + 5 + 1 + 16) * frames + (5 + 2 + 1 + 16)];
+        client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        client.read_exact(&mut records).expect("the frames, and an alert");
+        let opened = clients.open(&mut records);
+        assert_eq!((opened.used, opened.data), (records.len(), 5 * frames));
+        assert_eq!(opened.closed, Some(Closed::Alert(22)), "record_overflow");
     }
 }

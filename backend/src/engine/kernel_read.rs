@@ -35,6 +35,9 @@ impl<H: Handler> Thread<H> {
         let mut feeds = 0;
         while room > 0 && feeds < MOST_FEEDS {
             let Some(connection) = self.slab.get_mut(key) else { return };
+            if connection.is_refused() {
+                return self.end_refused(key);
+            }
             if connection.flags.has(Flags::DEAF) {
                 // What comes cannot be opened. The client's end is all that is of interest.
                 if connection.flags.has(Flags::ENDED) {

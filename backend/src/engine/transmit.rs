@@ -1,6 +1,7 @@
 //! What leaves by a socket, as it is or sealed in TLS records; and what a TLS session does on its own.
 
 use std::io::IoSlice;
+use std::os::fd::OwnedFd;
 
 use handoff_tls::{Alert, Closed, Control, MAX_PLAINTEXT, Session};
 use rustix::io::Errno;
@@ -71,22 +72,14 @@ pub(crate) fn transmit<'a, S>(
     if !kernel_seals {
         return sent;
     }
-    let sent = match (sent, sent.err().and_then(kernel::alert_of)) {
-        (Err(_), Some(alert)) => {
+    let sent = match sent.err().and_then(kernel::alert_of) {
+        Some(alert) => {
             kernel::clear_error(&connection.socket);
             let sent = retry(send_all)?;
-            // Nobody else is told of it.
-            if !connection.flags.has(Flags::DEAF) {
-                tracing::debug!(%alert, "a TLS session is ended");
-                connection.flags.set(Flags::DEAF, true);
-                // It may have been the error's.
-                connection.flags.set(Flags::ENDED, false);
-                send_alert_to_kernel(connection, alert);
-                connection.flags.set(Flags::HAS_PARTED, true);
-            }
+            break_off(connection, alert, scratch.now);
             sent
         }
-        (sent, _) => sent?,
+        None => sent?,
     };
     scratch.kernel.sealed += sent.div_ceil(MAX_PLAINTEXT) as u64;
     Ok(sent)
@@ -97,11 +90,26 @@ fn transmit_sealed<'a, S>(
     frames: impl Iterator<Item = &'a [u8]>,
     scratch: &mut Scratch,
 ) -> Result<usize, Errno> {
+    let mut bad = None;
+    let taken = seal_and_send(connection, frames, scratch, &mut bad)?;
+    if let Some(alert) = bad {
+        break_off(connection, alert, scratch.now);
+    }
+    Ok(taken)
+}
+
+/// `bad`: see [`send_past`].
+fn seal_and_send<'a, S>(
+    connection: &mut Connection<S>,
+    frames: impl Iterator<Item = &'a [u8]>,
+    scratch: &mut Scratch,
+    bad: &mut Option<Alert>,
+) -> Result<usize, Errno> {
     let mut taken = 0;
     let mut frames = frames.take(PARTS);
     let mut frame: &[u8] = &[];
     loop {
-        if !send_sealed(connection)? {
+        if !send_sealed(connection, bad)? {
             return Ok(taken);
         }
         let Scratch { plain, sealed, now, .. } = scratch;
@@ -125,7 +133,7 @@ fn transmit_sealed<'a, S>(
         // One whose keys are used up ends as if it were broken; `close_worn_out` has tried to end it in order for the last 64 GiB.
         session.seal(plain, sealed).map_err(|_| Errno::PROTO)?;
         taken += plain.len();
-        let sent = retry(|| send(&connection.socket, sealed, FLAGS))?;
+        let sent = send_past(&connection.socket, connection.flags, sealed, bad)?;
         if let Some(rest) = sealed.get(sent..).filter(|rest| !rest.is_empty()) {
             let busy = connection.busy.get_or_insert_default();
             busy.sealed.extend_from_slice(rest);
@@ -137,11 +145,11 @@ fn transmit_sealed<'a, S>(
     }
 }
 
-/// Sends records that have waited; whether all are out.
-pub(crate) fn send_sealed<S>(connection: &mut Connection<S>) -> Result<bool, Errno> {
+/// Sends records that have waited; whether all are out. `bad`: see [`send_past`].
+fn send_sealed<S>(connection: &mut Connection<S>, bad: &mut Option<Alert>) -> Result<bool, Errno> {
     let Some(busy) = connection.busy.as_deref_mut() else { return Ok(true) };
     while !busy.sealed.is_empty() {
-        match retry(|| send(&connection.socket, &busy.sealed, FLAGS))? {
+        match send_past(&connection.socket, connection.flags, &busy.sealed, bad)? {
             0 => return Ok(false),
             sent => {
                 busy.sealed.drain(..sent);
@@ -150,6 +158,37 @@ pub(crate) fn send_sealed<S>(connection: &mut Connection<S>) -> Result<bool, Err
     }
     busy.sealed = Vec::new();
     Ok(true)
+}
+
+/// Sends sealed records, also where a record that came and makes no sense has left its error with the socket: the kernel opens
+/// what comes, though it does not seal what leaves. `bad` is then the alert for it.
+fn send_past(
+    socket: &OwnedFd,
+    flags: Flags,
+    records: &[u8],
+    bad: &mut Option<Alert>,
+) -> Result<usize, Errno> {
+    let sent = retry(|| send(socket, records, FLAGS));
+    let alert = sent.err().and_then(kernel::alert_of).filter(|_| flags.has(Flags::RECEIVES));
+    if alert.is_none() {
+        return sent;
+    }
+    *bad = alert;
+    kernel::clear_error(socket);
+    retry(|| send(socket, records, FLAGS))
+}
+
+/// Ends the session of a client whose records can be opened no more, behind what has just been sent: nobody else is told of it.
+fn break_off<S>(connection: &mut Connection<S>, alert: Alert, now: Tenths) {
+    if connection.flags.has(Flags::DEAF) {
+        return;
+    }
+    tracing::debug!(%alert, "a TLS session is ended");
+    connection.flags.set(Flags::DEAF, true);
+    // It may have been the error's.
+    connection.flags.set(Flags::ENDED, false);
+    send_alert(connection, alert, now);
+    connection.flags.set(Flags::HAS_PARTED, true);
 }
 
 /// Tells the client how its session ends, or that nothing is negotiated anew; behind records that wait already. False: the kernel, which
@@ -165,7 +204,12 @@ pub(crate) fn send_alert<S>(connection: &mut Connection<S>, alert: Alert, now: T
     if connection.flags.has(Flags::RECEIVES) && alert != Alert::NoRenegotiation {
         kernel::clear_error(&connection.socket);
     }
-    let sent = send_sealed(connection);
+    let mut bad = None;
+    let sent = send_sealed(connection, &mut bad);
+    if let (Some(worse), Alert::NoRenegotiation) = (bad, alert) {
+        break_off(connection, worse, now);
+        return true;
+    }
     let Some(session) = &mut connection.tls else { return true };
     let mut record = Vec::new();
     session.seal_alert(alert, &mut record);
