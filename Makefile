@@ -97,8 +97,9 @@ test-valgrind: build examples $(VENV) $(PROMTOOL) ## Run end-to-end tests under 
 	@scripts/valgrind.sh $(CARGO_FLAGS)
 
 .PHONY: test-ktls
-test-ktls: build $(VENV) ## Run the end-to-end tests of TLS with --tls kernel, under a kernel that has it
-	@scripts/deps.sh test
+test-ktls: build $(VENV) ## Run the end-to-end tests of TLS, and the Autobahn test suite, with --tls kernel under a kernel that has it
+	@scripts/deps.sh test autobahn
+	@tests/autobahn/install.sh build/autobahn
 	@scripts/ktls.sh $(CARGO_FLAGS)
 
 .PHONY: fuzz
@@ -121,10 +122,10 @@ test-monitoring: build build/venv-tests/installed $(PROMTOOL) $(PROMETHEUS) ## T
 	@build/venv-tests/bin/python -m pytest -p no:cacheprovider tests/monitoring
 
 .PHONY: test-autobahn
-test-autobahn: build ## Run the Autobahn test suite through nginx and the backend (TLS=1 CASES="12.* 13.*" ENGINE=tasks)
+test-autobahn: build ## Run the Autobahn test suite through nginx and the backend (TLS=1 or TLS=kernel, CASES="12.* 13.*", ENGINE=tasks)
 	@scripts/deps.sh autobahn
 	@tests/autobahn/install.sh build/autobahn
-	@python3 tests/autobahn/run.py --suite build/autobahn --engine "$(or $(ENGINE),parked)" $(if $(TLS),--tls) $(foreach case,$(CASES),'$(case)')
+	@python3 tests/autobahn/run.py --suite build/autobahn --engine "$(or $(ENGINE),parked)" $(if $(TLS),--tls=$(or $(filter kernel,$(TLS)),user)) $(foreach case,$(CASES),'$(case)')
 
 .PHONY: test-clients
 test-clients: build $(VENV) ## Test wss with clients in Go and Node (installs both)

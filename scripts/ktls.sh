@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs the end-to-end tests of TLS with a backend that gives the sessions to the kernel (--tls kernel).
+# Runs the end-to-end tests of TLS, and the Autobahn test suite, with a backend that gives the sessions to the kernel (--tls kernel).
 #
 #   scripts/ktls.sh CARGO_FLAGS... [-- TEST_ARGUMENTS...]
+#
+# With TEST_ARGUMENTS, these tests and no others. The Autobahn test suite is the one in build/autobahn.
 #
 # Where this machine's kernel has TLS (CONFIG_TLS), under that. Else under Debian's User Mode Linux: an ordinary process that
 # is a kernel, over this machine's files, which it cannot change; /tmp, /run and /var are empty and in its memory. It has one
@@ -13,8 +15,10 @@ cd "$(dirname "$0")/.."
 # Other kernels load the ciphers when TLS asks for them.
 modules=(aes aes_generic ctr ghash-generic gcm chacha chacha_generic poly1305_generic chacha20poly1305 tls)
 # The tests that run unless others are named.
-tests=(tls_engine:: tls_kernel::)
-seconds=1200
+tests=(tls_)
+autobahn=(python3 tests/autobahn/run.py --suite build/autobahn --tls=kernel)
+# Everything may take so long.
+seconds=3000
 uml=${UML:-}
 work=$PWD/build/ktls
 
@@ -25,27 +29,36 @@ main() {
         shift
     done
     (( $# == 0 )) || shift
-    (( $# > 0 )) || set -- "${tests[@]}"
+    if (( $# == 0 )); then
+        set -- "${tests[@]}"
+    else
+        autobahn=(true)
+    fi
 
     local programs
-    # All tests, though two programs would do: another selection would have cargo compile nginx again.
+    # All tests, though three programs would do: another selection would have cargo compile nginx again.
     mapfile -t programs < <(cargo test "${flags[@]}" --no-run --message-format=json-render-diagnostics | python3 -c '
 import json, sys
 lines = (json.loads(line) for line in sys.stdin if line.startswith("{"))
 tests = {line["target"]["name"]: line["executable"] for line in lines if line.get("executable")}
-print(tests["ws_handoff_backend"], tests["tests"], sep="\n")')
-    (( ${#programs[@]} == 2 )) || { echo "ktls: the tests did not build" >&2; exit 1; }
+print(tests["ws_handoff_backend"], tests["main"], tests["tests"], sep="\n")')
+    (( ${#programs[@]} == 3 )) || { echo "ktls: the tests did not build" >&2; exit 1; }
     export WS_HANDOFF_TEST_TLS=kernel WS_HANDOFF_TEST_PATIENCE=${WS_HANDOFF_TEST_PATIENCE:-4}
     if has_tls; then
         echo "The tests of kernel TLS, under Linux $(uname -r)"
-        "${programs[0]}" engine::kernel
-        "${programs[1]}" "$@"
+        # One at a time: the kernel's counters are everybody's.
+        "${programs[0]}" --test-threads=1 engine::kernel
+        WS_HANDOFF_TLS=kernel "${programs[1]}" --test-threads=1 engine_tls::
+        "${programs[2]}" --test-threads=1 "$@"
+        "${autobahn[@]}"
     else
         [[ -n $uml ]] || scripts/deps.sh ktls
         echo "This kernel has no TLS: the tests of it, under User Mode Linux $("$uml/usr/bin/linux.uml" --version)"
-        # shellcheck disable=SC2016  # for the shell in there
-        boot bash -c '"$1" --color=never --test-threads=1 engine::kernel && shift && exec "$@"' - \
-            "${programs[0]}" "${programs[1]}" --color=never --test-threads=1 "$@"
+        local serial=(--color=never --test-threads=1)
+        boot bash -ec "$(printf '%q ' "${programs[0]}" "${serial[@]}" engine::kernel)
+            WS_HANDOFF_TLS=kernel $(printf '%q ' "${programs[1]}" "${serial[@]}" engine_tls::)
+            $(printf '%q ' "${programs[2]}" "${serial[@]}" "$@")
+            $(printf '%q ' "${autobahn[@]}")"
     fi
 }
 

@@ -39,7 +39,7 @@ main() {
     kind clients                  3 make test-clients
     kind static-build            10 make test-static
     kind fuzz                     7 make fuzz SECONDS=20
-    kind kernel-tls               6 make test-ktls
+    kind kernel-tls              25 make test-ktls
     kind asan                    20 make test-asan
     kind debian-packages         18 make test-deb
     kind debian-12               20 tests/roots/run.sh bookworm 'tests/docs/quickstart.sh --all && make test NGINX=debian'
@@ -74,6 +74,8 @@ kind() {
     else
         failed=$((failed + 1))
         results+=("FAILED    $name ($took): $*")
+        # tee may still write.
+        sleep 1
         reasons+=("--- $name" "$(reason "$logs/$name.log")")
     fi
 }

@@ -23,6 +23,12 @@ pub fn all_were_served(site: &Site, backend: &Backend) {
     let sockets = lines.iter().filter(|line| line.get("request").starts_with("GET /ws"));
     let results: Vec<_> = sockets.map(|line| line.get("result")).collect();
     assert!(!results.is_empty() && results.iter().all(|one| *one == expected), "{results:?}");
+    if kernel_carries() {
+        // Of a client that has left by then the kernel takes none.
+        let by =
+            |who| backend.metric(&format!("websocket_tls_sessions_total{{carrier=\"{who}\"}}"));
+        assert!(by("kernel") > by("user"), "{}", backend.log());
+    }
 }
 
 #[test]
@@ -56,7 +62,8 @@ fn frames_behind_the_handshake_reach_the_engine_once_and_in_order() {
 
 #[test]
 fn resumed_sessions_are_served() {
-    for (protocol, tickets) in [("TLSv1.3", "on"), ("TLSv1.2", "on"), ("TLSv1.2", "off")] {
+    let kinds = [("TLSv1.3", "on"), ("TLSv1.3", "off"), ("TLSv1.2", "on"), ("TLSv1.2", "off")];
+    for (protocol, tickets) in kinds {
         let backend = Backend::echo();
         let directives = format!(
             "ssl_protocols {protocol}; ssl_session_tickets {tickets}; \

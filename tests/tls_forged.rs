@@ -5,12 +5,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use handoff_tls::Alert;
+use nix::sys::signal::Signal;
 use rustls::{AlertDescription, ClientConfig};
 
 use crate::support::Backend;
 use crate::support::frame::Frame;
-use crate::support::nginx::Builder;
+use crate::support::nginx::{Builder, signal_worker};
 use crate::support::rustls_client::{self, RawClient, RustlsClient, all_suites};
+use crate::support::sealing_client::SealingClient;
 use crate::support::tls_site::{HANDSHAKE, Site};
 
 /// What someone makes of two sealed records.
@@ -71,6 +74,44 @@ fn forged_records_behind_the_handshake_end_their_connection_alone() {
             assert!(broken.iter().all(|line| line.get("error") == "client"), "{broken:?}");
         },
     );
+}
+
+#[test]
+fn alert_behind_the_handshake_ends_its_connection_alone() {
+    let backend = Backend::echo();
+    let site = Site::at(&backend.address(), "ssl_protocols TLSv1.2;");
+    let mut other = SealingClient::upgraded(&site);
+    let worker = site.nginx.worker();
+    // In the socket together when nginx reads, and one after the other.
+    for together in [true, false] {
+        let mut client = SealingClient::connected(&site);
+        client.seal(HANDSHAKE);
+        if together {
+            signal_worker(worker, Signal::SIGSTOP);
+        } else {
+            client.send();
+            assert!(client.read(1).0.starts_with(b"HTTP/1.1 101 "));
+        }
+        client.seal_alert(Alert::UnexpectedMessage);
+        client.send();
+        if together {
+            signal_worker(worker, Signal::SIGCONT);
+        }
+        // Nothing is answered to an alert that ends the session (RFC 5246 section 7.2.2).
+        assert_eq!(client.read(1), (Vec::new(), None));
+        other.seal(&Frame::text("another").masked());
+        other.send();
+        let (echo, end) = other.read("another".len());
+        assert!(echo.ends_with(b"another") && end.is_none());
+    }
+    drop(other);
+    backend.wait_active(0);
+    site.nginx.wait_inactive();
+    let log = site.nginx.access_log();
+    let of_sockets = log.iter().filter(|line| line.get("request").starts_with("GET /ws"));
+    let mut statuses: Vec<_> = of_sockets.map(|line| line.get("status")).collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, ["101", "101", "499"]);
 }
 
 #[test]

@@ -63,7 +63,8 @@ fn records_split_at_every_offset_arrive_once_and_in_order() {
 
 #[test]
 fn session_is_resumed_after_its_predecessor_was_handed_over() {
-    for (protocol, tickets) in [("TLSv1.3", "on"), ("TLSv1.2", "on"), ("TLSv1.2", "off")] {
+    let kinds = [("TLSv1.3", "on"), ("TLSv1.3", "off"), ("TLSv1.2", "on"), ("TLSv1.2", "off")];
+    for (protocol, tickets) in kinds {
         let backend = tls::echo();
         let directives = format!(
             "ssl_protocols {protocol}; ssl_session_tickets {tickets}; \

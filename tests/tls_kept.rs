@@ -8,7 +8,9 @@ use crate::support::backend::is_strict;
 use crate::support::nginx::signal_worker;
 use crate::support::s_client::SClient;
 use crate::support::tls_site::{HANDSHAKE, Site, echo, upgrade};
-use crate::support::{Backend, Client, FakeBackend, ManualBackend, fake, metrics, net, tls};
+use crate::support::{
+    Backend, Client, FakeBackend, ManualBackend, fake, metrics, net, tls, wait_until,
+};
 
 #[test]
 fn what_cannot_be_carried_on_is_tunnelled_and_says_why() {
@@ -115,8 +117,10 @@ fn renegotiation_is_refused_before_the_upgrade_and_after() {
     let mut client = site.s_client(&[]);
     signal_worker(worker, Signal::SIGSTOP);
     client.send(HANDSHAKE);
+    wait_until("the request is there", || net::unread(site.port) > 0);
+    let request = net::unread(site.port);
     client.send(b"R\n");
-    client.wait_for("RENEGOTIATING");
+    wait_until("its ClientHello is there", || net::unread(site.port) > request);
     signal_worker(worker, Signal::SIGCONT);
     client.wait_for("no renegotiation");
     drop(client);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::client::{Resumption, Tls12Resumption};
 use rustls::{ClientConfig, HandshakeKind};
 
-use crate::support::backend::is_strict;
+use crate::support::backend::{changes_keys, is_strict, kernel_carries};
 use crate::support::frame::{CLOSE, Frame};
 use crate::support::nginx::{Builder, version};
 use crate::support::rustls_client::{self, RawClient, RustlsClient, all_suites};
@@ -52,6 +52,11 @@ fn keys_are_updated_between_messages() {
     let backend = backend();
     let site = Site::at(&backend.address(), "");
     let mut client = RustlsClient::connect(site.port, "localhost", &Arc::new(any(&site)));
+    if kernel_carries() && !changes_keys(&backend) {
+        client.tls().refresh_traffic_keys().expect("TLS 1.3");
+        client.is_closed(1001, "TLS keys cannot be changed");
+        return all_were_served(&site, &backend);
+    }
     for size in [10, 100, 100_000, MIB] {
         // rustls asks for new keys of the other side, too.
         client.tls().refresh_traffic_keys().expect("TLS 1.3");
@@ -67,6 +72,7 @@ fn keys_are_updated_between_messages() {
 fn keys_are_updated_behind_the_handshake() {
     let backend = backend();
     let site = Site::at(&backend.address(), "");
+    let may_close = kernel_carries() && !changes_keys(&backend);
     let texts = ["one", "two", "three", "four"];
     let mut cuts = vec![None];
     cuts.extend((1..400).step_by(7).map(Some));
@@ -80,8 +86,15 @@ fn keys_are_updated_behind_the_handshake() {
         client.send(cut);
         let head = client.read_head();
         assert!(head.starts_with("HTTP/1.1 101 "), "cut at {cut:?}: {head}");
-        for text in texts {
-            assert_eq!(client.read_frame(), Frame::text(text), "cut at {cut:?}");
+        let came = texts.iter().map_while(|text| {
+            let frame = client.read_frame();
+            let is_closed =
+                may_close && frame.opcode == CLOSE && frame.payload.starts_with(&[3, 233]);
+            (!is_closed).then(|| assert_eq!(frame, Frame::text(text), "cut at {cut:?}"))
+        });
+        // Some of the KeyUpdates are nginx's affair, as the cut has it.
+        if came.count() < texts.len() {
+            continue;
         }
         client.write(&Frame::new(CLOSE, [3, 232]).masked());
         client.send(None);
@@ -92,7 +105,8 @@ fn keys_are_updated_behind_the_handshake() {
 
 #[test]
 fn session_is_resumed_with_tickets_and_without() {
-    for (protocol, tickets) in [("TLSv1.3", "on"), ("TLSv1.2", "on"), ("TLSv1.2", "off")] {
+    let kinds = [("TLSv1.3", "on"), ("TLSv1.3", "off"), ("TLSv1.2", "on"), ("TLSv1.2", "off")];
+    for (protocol, tickets) in kinds {
         let backend = backend();
         let server = format!(
             "ssl_protocols {protocol}; ssl_session_tickets {tickets}; \

@@ -280,6 +280,32 @@ fn each_second_it_is_another_question_and_only_the_first_doubt_is_a_warning() {
 }
 
 #[test]
+fn what_one_location_trusts_is_not_trusted_by_another() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    give(&place.directory, STRANGER);
+    // The location of the site itself trusts nobody else.
+    let server = format!(
+        "location /ws/v {{ ws_handoff_tls on; ws_handoff_tls_trust {STRANGER}; ws_handoff {}; }}",
+        place.backend.address()
+    );
+    let site = Site::new(&place.backend, &server);
+    let handshake = String::from_utf8_lossy(HANDSHAKE).replace("/ws", "/ws/v");
+    for (request, result) in [(handshake.as_bytes(), "tls"), (HANDSHAKE, "tunnel")].repeat(2) {
+        let mut client = site.s_client(&[]);
+        client.send(request);
+        client.wait_for("101 Switching Protocols");
+        echo(&mut client, result);
+        drop(client);
+        site.nginx.wait_inactive();
+        let lines = site.nginx.access_log();
+        assert_eq!(lines.last().expect("a line of the access log").get("result"), result);
+    }
+}
+
+#[test]
 fn relative_path_begins_where_nginx_stands() {
     for (mode, result, error) in [(0o700, "tls", "-"), (0o770, "tunnel", "trust")] {
         let place = Place::new();

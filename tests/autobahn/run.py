@@ -1,14 +1,16 @@
 """Runs the Autobahn test suite through nginx, the module and the backend.
 
-    python3 tests/autobahn/run.py --suite DIR [--tls] [CASE...]
+    python3 tests/autobahn/run.py --suite DIR [--tls [user | kernel]] [CASE...]
 
-With --tls the suite speaks TLS, and its sessions are handed over with its sockets. DIR is where install.sh has put the suite. CASEs are as the suite numbers them, `1.*` or `6.4.3`; without any, 1 to 10: all
-but compression. Prints what is not plainly right, and ends with 0 if nothing but that was seen.
+With --tls the suite speaks TLS, and its sessions are handed over with its sockets; the backend carries them on, or its kernel. DIR
+is where install.sh has put the suite. CASEs are as the suite numbers them, `1.*` or `6.4.3`; without any, 1 to 10: all but
+compression. Prints what is not plainly right, and ends with 0 if nothing but that was seen.
 """
 
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -58,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", type=Path, required=True)
     parser.add_argument("--engine", default="parked", choices=["parked", "tasks"])
-    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--tls", nargs="?", const="user", choices=["user", "kernel"])
     parser.add_argument("cases", nargs="*", default=CASES)
     arguments = parser.parse_args()
     if arguments.tls and arguments.engine == "tasks":
@@ -70,6 +72,10 @@ def main() -> int:
             port = serve(directory, arguments, processes)
             url = f"{'wss' if arguments.tls else 'ws'}://127.0.0.1:{port}/"
             verdicts = fuzz(directory, arguments.suite, url, arguments.cases)
+            if arguments.tls:
+                carried = sessions(directory / "admin.sock")
+                if set(carried) != {arguments.tls}:
+                    sys.exit(f"TLS sessions, by who carried them on: {carried}")
         finally:
             for process in reversed(processes):
                 process.send_signal(signal.SIGTERM)
@@ -91,6 +97,8 @@ def serve(directory: Path, arguments, processes: list) -> int:
                "--drain-timeout", "1"]  # fmt: skip
     if arguments.engine == "parked":
         backend.append("--compression")
+    if arguments.tls:
+        backend += ["--tls", arguments.tls, "--admin", f"unix:{directory}/admin.sock"]
     with open(directory / "backend.log", "wb") as log:
         processes.append(subprocess.Popen(backend, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
     wait_until(backend_socket.exists, "the backend")
@@ -141,6 +149,16 @@ def fuzz(directory: Path, suite: Path, url: str, cases: list[str]) -> dict:
     return json.loads((directory / "report/index.json").read_text())["server"]
 
 
+def sessions(admin: Path) -> dict[str, int]:
+    """TLS sessions that the backend has taken, by who carried them on."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(admin))
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: backend\r\nConnection: close\r\n\r\n")
+        answer = connection.makefile("rb").read().decode()
+    found = re.findall(r'^websocket_tls_sessions_total\{carrier="(\w+)"\} (\d+)', answer, re.MULTILINE)
+    return {carrier: int(count) for carrier, count in found if int(count) > 0}
+
+
 def judge(verdicts: dict, arguments) -> int:
     failed = 0
     for case in sorted(verdicts, key=lambda case: [int(part) for part in case.split(".")]):
@@ -153,7 +171,7 @@ def judge(verdicts: dict, arguments) -> int:
             failed += 1
         if seen != {"OK"}:
             print(f"  {case}: {', '.join(sorted(seen))}")
-    over = ", wss" if arguments.tls else ""
+    over = f", wss, --tls {arguments.tls}" if arguments.tls else ""
     print(f"autobahn ({arguments.engine}{over}): {len(verdicts)} cases, {failed} failed")
     return 1 if failed or not verdicts else 0
 

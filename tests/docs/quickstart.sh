@@ -15,6 +15,8 @@ main() {
     local commands command
     mapfile -t commands < <(awk '/^```sh$/ { inside = 1; next } /^```$/ && inside { exit } inside' README.md | sed 's/ *#.*//')
     [[ ${commands[0]:-} == "make run" ]] || fail "README.md's first command is \"${commands[0]:-}\", and not \"make run\""
+    # Whoever starts ignoring a signal can have it ignored by nothing else: bash does that to jobs in the background.
+    (( (0x$(awk '/^SigIgn:/ { print $2 }' /proc/self/status) & 2) == 0 )) || fail "SIGINT is ignored here: start this in the foreground"
     trap stop EXIT
     for command in "${commands[@]}"; do
         if [[ $command == "make run" ]]; then

@@ -1,5 +1,6 @@
 //! Ports, source addresses and socket options.
 
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -145,4 +146,18 @@ pub fn queued(fd: BorrowedFd<'_>) -> usize {
     let rc = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut queued) };
     assert_eq!(rc, 0, "FIONREAD");
     usize::try_from(queued).expect("not negative")
+}
+
+/// Bytes that have come for this machine's connections of `port` and that nobody has read.
+pub fn unread(port: u16) -> usize {
+    // proc(5): number, local address and port, remote ones, state (1 is ESTABLISHED), sent and received queues.
+    let table = fs::read_to_string("/proc/net/tcp").expect("the connections");
+    let of_port = format!(":{port:04X}");
+    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let ours = lines.filter(|fields| fields[1].ends_with(&of_port) && fields[3] == "01");
+    let queued = |fields: Vec<&str>| {
+        let (_, received) = fields[4].split_once(':').expect("two queues");
+        usize::from_str_radix(received, 16).expect("a number")
+    };
+    ours.map(queued).sum()
 }

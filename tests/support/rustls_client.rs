@@ -92,6 +92,15 @@ impl RustlsClient {
         }
     }
 
+    /// The server closes, for this reason.
+    pub fn is_closed(&mut self, code: u16, reason: &str) {
+        self.socket.flush().expect("sent");
+        let Message::Close(Some(close)) = self.socket.read().expect("a close") else {
+            panic!("something else than a close");
+        };
+        assert_eq!((u16::from(close.code), close.reason.as_str()), (code, reason));
+    }
+
     /// Sends a text; what comes back is not read.
     pub fn send_text(&mut self, text: &str) {
         self.socket.send(Message::text(text)).expect("sent");

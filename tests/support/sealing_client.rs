@@ -22,16 +22,26 @@ pub struct SealingClient {
 impl SealingClient {
     /// Connects, and upgrades.
     pub fn upgraded(site: &Site) -> SealingClient {
+        SealingClient::after(site, |client| {
+            client.write(HANDSHAKE);
+            client.send(None);
+            assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+        })
+    }
+
+    /// Connects: the next that is sealed is the request.
+    pub fn connected(site: &Site) -> SealingClient {
+        SealingClient::after(site, |_| ())
+    }
+
+    fn after(site: &Site, begin: impl FnOnce(&mut RawClient)) -> SealingClient {
         let number = CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256;
         let suites: Vec<_> =
             all_suites().into_iter().filter(|suite| suite.suite() == number).collect();
         let mut config = rustls_client::config(&[site.nginx.dir().join("cert.pem")], &suites);
         config.enable_secret_extraction = true;
         let mut client = RawClient::connect(site.port, Arc::new(config));
-        client.write(HANDSHAKE);
-        client.send(None);
-        assert!(client.read_head().starts_with("HTTP/1.1 101 "));
-
+        begin(&mut client);
         let (tls, socket) = client.into_parts();
         let secrets = tls.dangerous_extract_secrets().expect("the keys");
         // The server's own side of it is the client's other way round.

@@ -183,10 +183,14 @@ fn break_off<S>(connection: &mut Connection<S>, alert: Alert, now: Tenths) {
     if connection.flags.has(Flags::DEAF) {
         return;
     }
-    tracing::debug!(%alert, "a TLS session is ended");
     connection.flags.set(Flags::DEAF, true);
     // It may have been the error's.
     connection.flags.set(Flags::ENDED, false);
+    // Who lingers has been told its end, or is about to be.
+    if matches!(connection.phase, Phase::Lingering { .. }) {
+        return;
+    }
+    tracing::debug!(%alert, "a TLS session is ended");
     send_alert(connection, alert, now);
     connection.flags.set(Flags::HAS_PARTED, true);
 }
@@ -205,16 +209,13 @@ pub(crate) fn send_alert<S>(connection: &mut Connection<S>, alert: Alert, now: T
         kernel::clear_error(&connection.socket);
     }
     let mut bad = None;
-    let sent = send_sealed(connection, &mut bad);
-    if let (Some(worse), Alert::NoRenegotiation) = (bad, alert) {
-        break_off(connection, worse, now);
-        return true;
-    }
+    let are_out = send_sealed(connection, &mut bad);
     let Some(session) = &mut connection.tls else { return true };
     let mut record = Vec::new();
     session.seal_alert(alert, &mut record);
-    let sent = match sent {
-        Ok(true) => retry(|| send(&connection.socket, &record, FLAGS)).unwrap_or(record.len()),
+    let sent = match are_out {
+        Ok(true) => send_past(&connection.socket, connection.flags, &record, &mut bad)
+            .unwrap_or(record.len()),
         Ok(false) => 0,
         Err(_) => return true,
     };
@@ -225,6 +226,10 @@ pub(crate) fn send_alert<S>(connection: &mut Connection<S>, alert: Alert, now: T
             busy.taken = now;
         }
         busy.sealed.extend_from_slice(rest);
+    }
+    // The session would have gone on, but for what came.
+    if let (Some(worse), Alert::NoRenegotiation) = (bad, alert) {
+        break_off(connection, worse, now);
     }
     true
 }

@@ -132,7 +132,12 @@ fn done(r: Request, context: Context, refusal: Refusal) {
 fn step(r: Request) -> Result<bool, Stop> {
     let openssl = openssl::get().ok_or(Refusal::Secrets)?;
     let ssl: *mut Ssl = r.connection().tls().ok_or(Refusal::Closed)?.as_ptr().cast();
-    export::check(openssl, ssl)?;
+    export::check(openssl, ssl).map_err(|refusal| match refusal {
+        // By a fatal alert, with which OpenSSL leaves the state of a session that goes on: it writes nothing more.
+        // SAFETY: a live connection.
+        Refusal::Closed if unsafe { (openssl.SSL_in_init)(ssl) } != 0 => Stop::Broken,
+        refusal => Stop::Keep(refusal),
+    })?;
     read_ahead(openssl, ssl, false);
 
     // Stops as soon as it can: a client that sends without a pause would never be drained otherwise.

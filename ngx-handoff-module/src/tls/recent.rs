@@ -32,7 +32,7 @@ thread_local! {
 
 /// Whether `location` has trusted `path` within the last second.
 pub fn has(location: &LocationConf, path: &[u8], now: ngx_msec_t) -> bool {
-    let walked = with_place(path, Cell::get).flatten();
+    let walked = with_place(location, path, Cell::get).flatten();
     walked.is_some_and(|walked| {
         walked.location == address(location)
             && now.wrapping_sub(walked.at) < HOLDS
@@ -46,7 +46,7 @@ pub fn remember(location: &LocationConf, path: &[u8], now: ngx_msec_t) {
         Walked { location: address(location), at: now, len: path.len(), path: [0; LONGEST] };
     if let Some(room) = walked.path.get_mut(..path.len()) {
         room.copy_from_slice(path);
-        with_place(path, |place| place.set(Some(walked)));
+        with_place(location, path, |place| place.set(Some(walked)));
     }
 }
 
@@ -55,9 +55,15 @@ pub fn forget() {
     RECENT.with(|places| places.iter().for_each(|place| place.set(None)));
 }
 
-/// Paths that differ by a number at their end have different places.
-fn with_place<T>(path: &[u8], f: impl FnOnce(&Cell<Option<Walked>>) -> T) -> Option<T> {
-    let sum = path.iter().fold(0_usize, |sum, byte| sum.wrapping_add((*byte).into()));
+/// Paths that differ by a number at their end have different places, and so have most locations.
+fn with_place<T>(
+    location: &LocationConf,
+    path: &[u8],
+    f: impl FnOnce(&Cell<Option<Walked>>) -> T,
+) -> Option<T> {
+    // They are as far apart as they are large, at least.
+    let sum = address(location) / size_of::<LocationConf>();
+    let sum = path.iter().fold(sum, |sum, byte| sum.wrapping_add((*byte).into()));
     RECENT.with(|places| places.get(sum % PLACES).map(f))
 }
 
