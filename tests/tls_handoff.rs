@@ -51,7 +51,7 @@ fn frames_behind_the_handshake_arrive_once_and_in_order() {
 
 #[test]
 fn records_split_at_every_offset_arrive_once_and_in_order() {
-    for (version, suite) in [PROTECTIONS[0], PROTECTIONS[4]] {
+    for (version, suite) in [PROTECTIONS[0], PROTECTIONS[2], PROTECTIONS[4]] {
         let backend = tls::echo();
         let site = Site::new(&backend, &protection(version, suite));
         for part in ["split", "split_handshake", "long_records"] {
