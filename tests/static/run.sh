@@ -66,14 +66,14 @@ build() {
 # A second make does nothing; after a change in the module it links nginx again, and compiles nothing in C.
 incremental() {
     local before
-    before=$(stat -c %Y.%i "$tree/$1/nginx")
+    before=$(stat -c %y.%i "$tree/$1/nginx")
     make -C "$tree" -f "$1/Makefile" build >"$tree/again.log" 2>&1
-    [[ $(stat -c %Y.%i "$tree/$1/nginx") == "$before" ]] || fail "make linked nginx again without any change"
+    [[ $(stat -c %y.%i "$tree/$1/nginx") == "$before" ]] || fail "make linked nginx again without any change"
     # The library alone: what the module's sources are is cargo's business.
     touch "$tree/$1/$library"
     make -C "$tree" -f "$1/Makefile" build >"$tree/again.log" 2>&1
     ! grep -q -- ' -c ' "$tree/again.log" || fail "make compiled nginx again for a newer library"
-    [[ $(stat -c %Y.%i "$tree/$1/nginx") != "$before" ]] || fail "make did not link nginx with a newer library"
+    [[ $(stat -c %y.%i "$tree/$1/nginx") != "$before" ]] || fail "make did not link nginx with a newer library"
 }
 
 # Two modules in Rust in one process would share what they export of Rust's standard library.
