@@ -50,6 +50,33 @@ fn frames_behind_the_handshake_arrive_once_and_in_order() {
 }
 
 #[test]
+fn handshakes_of_many_clients_at_once_are_told_apart() {
+    for (version, suite) in [PROTECTIONS[0], PROTECTIONS[5]] {
+        let backend = tls::echo();
+        let site = Site::new(&backend, &protection(version, suite));
+        for _ in 0..5 {
+            site.run("interleaved", &[]);
+        }
+        site.all_were("tls", "-");
+    }
+}
+
+#[test]
+fn handshake_whose_flight_is_sent_in_pieces_among_others_is_handed_over() {
+    let backend = tls::echo();
+    let (version, suite) = PROTECTIONS[0];
+    let site =
+        Site::with(&backend.address(), "sndbuf=4k", &protection(version, suite), |builder, _| {
+            // A chain of more than the socket holds.
+            let path = builder.dir().join("cert.pem");
+            let one = fs::read_to_string(&path).expect("read");
+            builder.file("cert.pem", one.repeat(24))
+        });
+    site.run("slow_flight", &[]);
+    site.all_were("tls", "-");
+}
+
+#[test]
 fn records_split_at_every_offset_arrive_once_and_in_order() {
     for (version, suite) in [PROTECTIONS[0], PROTECTIONS[2], PROTECTIONS[4]] {
         let backend = tls::echo();

@@ -74,18 +74,77 @@ fn session_is_tunnelled_whose_secrets_somebody_else_has_asked_for() {
             return ssl;
         }"#;
     for protocol in ["TLSv1.3", "TLSv1.2"] {
-        let backend = tls::echo();
-        let server = format!("ssl_protocols {protocol};");
-        let site = Site::with(&backend.address(), "", &server, |builder, _| {
-            builder.preload(&format!("{LIBRARY}{TAKER}"))
-        });
-        let mut client = site.s_client(&[]);
-        upgrade(&mut client, "secrets");
-        echo(&mut client, "tunnelled");
-        drop(client);
-        site.was_tunnelled(&backend, "secrets");
+        lacks_secrets(protocol, TAKER);
     }
 }
+
+#[test]
+fn session_is_tunnelled_whose_secrets_go_to_somebody_who_came_later() {
+    const LATER: &str = r#"
+        void SSL_CTX_set_keylog_callback(void *ctx, void *callback);
+        static void listen_to(const void *ssl, const char *line) {}
+        void *SSL_new(void *ctx) {
+            SSL_CTX_set_keylog_callback(ctx, listen_to);
+            return original("SSL_new", ctx);
+        }"#;
+    lacks_secrets("TLSv1.3", LATER);
+}
+
+/// With that in front of OpenSSL, sessions stay in nginx for want of their secrets.
+fn lacks_secrets(protocol: &str, source: &str) {
+    let backend = tls::echo();
+    let server = format!("ssl_protocols {protocol};");
+    let site = Site::with(&backend.address(), "", &server, |builder, _| {
+        builder.preload(&format!("{LIBRARY}{source}"))
+    });
+    let mut client = site.s_client(&[]);
+    upgrade(&mut client, "secrets");
+    echo(&mut client, "tunnelled");
+    drop(client);
+    site.was_tunnelled(&backend, "secrets");
+}
+
+/// Somebody was there first: every context that nginx makes has a keylog callback already.
+#[test]
+fn secrets_are_shared_with_who_asked_for_them_first() {
+    let backend = tls::echo();
+    let mut log = None;
+    let site = Site::with(&backend.address(), "", "ssl_protocols TLSv1.3;", |builder, _| {
+        let path = builder.dir().join("labels");
+        let listener = LISTENER.replace("@LOG@", &path.display().to_string());
+        log = Some(path);
+        builder.preload(&format!("{LIBRARY}{listener}"))
+    });
+    site.run("same_record", &[]);
+    site.run("interleaved", &[]);
+    site.all_were("tls", "-");
+
+    // Of 12 + 4 connections, of which 4 end before their client's last message.
+    let labels = std::fs::read_to_string(log.expect("a path")).expect("read");
+    let count = |label: &str| labels.lines().filter(|line| *line == label).count();
+    assert_eq!(count("SERVER_HANDSHAKE_TRAFFIC_SECRET"), 16, "{labels}");
+    assert_eq!(count("SERVER_TRAFFIC_SECRET_0"), 16, "{labels}");
+    assert_eq!(count("EXPORTER_SECRET"), 16, "{labels}");
+    assert_eq!(count("CLIENT_TRAFFIC_SECRET_0"), 12, "{labels}");
+}
+
+/// Writes the labels, and no secret.
+const LISTENER: &str = r#"
+    #include <stdio.h>
+    #include <string.h>
+    static void listen_to(const void *ssl, const char *line) {
+        FILE *log = fopen("@LOG@", "a");
+        if (log) {
+            fprintf(log, "%.*s\n", (int) strcspn(line, " "), line);
+            fclose(log);
+        }
+    }
+    void *SSL_CTX_new(void *method) {
+        void *context = original("SSL_CTX_new", method);
+        void (*set)(void *, void *) = dlsym(RTLD_NEXT, "SSL_CTX_set_keylog_callback");
+        set(context, listen_to);
+        return context;
+    }"#;
 
 #[test]
 fn kernel_tls_of_openssls_own_does_no_harm() {

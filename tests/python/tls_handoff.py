@@ -21,8 +21,9 @@ TEXTS = [b"one", b"two", b"three"]
 class Client:
     """A TLS connection whose records are written by hand."""
 
-    def __init__(self, args, earlier=None, name="localhost", receive_buffer=None):
-        """`earlier` is a client whose session is resumed."""
+    def __init__(self, args, earlier=None, name="localhost", receive_buffer=None, hold=False, between=None):
+        """`earlier` is a client whose session is resumed; `hold`: the end of the handshake stays in `held`; `between`: takes the
+        server's part of it in small pieces, and does this after each."""
         self.context = ssl.create_default_context(cafile=args.cafile)
         session = None
         if earlier:
@@ -37,8 +38,12 @@ class Client:
         self.socket.settimeout(20)
         self.socket.connect(("127.0.0.1", args.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.chunk, self.between = (600, between) if between else (65536, lambda: None)
         self._drive(self.tls.do_handshake)
-        self.send_raw(self.outgoing.read())
+        self.chunk, self.between = 65536, lambda: None
+        self.held = self.outgoing.read()
+        if not hold:
+            self.send_raw(self.held)
 
     def seal(self, plain: bytes) -> bytes:
         """One record for each 16 KiB."""
@@ -120,7 +125,8 @@ class Client:
                 return step()
             except ssl.SSLWantReadError:
                 self.send_raw(self.outgoing.read())
-                data = self.socket.recv(65536)
+                data = self.socket.recv(self.chunk)
+                self.between()
                 if data:
                     self.incoming.write(data)
                 else:
@@ -166,6 +172,30 @@ def other_records(args) -> None:
         client.expect_101()
         client.expect_echo(texts)
         client.close()
+
+
+def interleaved(args) -> None:
+    """Many handshakes at once: all are begun before the first one ends, some never end, and others come in between."""
+    clients = [Client(args, hold=True) for _ in range(12)]
+    for client in clients[8:]:
+        client.socket.close()
+    for number, client in enumerate(reversed(clients[:8])):
+        if number % 3 == 0:
+            same_record(args)
+        client.send_raw(client.held + client.seal(HANDSHAKE + frames()))
+    for client in clients[:8]:
+        client.expect_101()
+        client.expect_echo()
+        client.close()
+
+
+def slow_flight(args) -> None:
+    """The server's part of the handshake does not fit into its socket: others go by before each further piece."""
+    client = Client(args, receive_buffer=2304, between=lambda: same_record(args))
+    client.send(HANDSHAKE + frames())
+    client.expect_101()
+    client.expect_echo()
+    client.close()
 
 
 def split(args) -> None:
@@ -441,6 +471,8 @@ PARTS = {
         echo,
         same_record,
         other_records,
+        interleaved,
+        slow_flight,
         split,
         split_handshake,
         long_records,

@@ -1,9 +1,13 @@
 //! What is known of each TLS connection: its present secrets, and how many records they have protected. OpenSSL tells
 //! nobody afterwards, so that callbacks on every server's context keep books from the handshake on.
+//!
+//! A keylog callback costs each handshake a line in hexadecimal for each of five secrets, of which two are wanted. So it is
+//! there only while one of these is due: from a Finished or a KeyUpdate, which the message callback is told of, to the secret.
 
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use handoff_protocol::tls::MAX_SECRET;
 
@@ -21,6 +25,8 @@ const RECORD_HEADER: c_int = 0x100;
 const HANDSHAKE: c_int = 22;
 /// `SSL3_RT_CHANGE_CIPHER_SPEC`
 const CHANGE_CIPHER_SPEC: u8 = 20;
+/// `SSL3_MT_FINISHED`
+const FINISHED: u8 = 20;
 /// `SSL3_MT_KEY_UPDATE`
 const KEY_UPDATE: u8 = 24;
 
@@ -45,6 +51,8 @@ pub struct Observed {
     pub rx: Direction,
     /// To the client.
     pub tx: Direction,
+    /// TLS 1.3: a new secret is due, and counted in [`DUE`].
+    is_due: bool,
 }
 
 impl Direction {
@@ -72,11 +80,18 @@ impl Direction {
 struct Indexes {
     /// Of a connection: [`Observed`].
     ssl: c_int,
-    /// Of a context: the keylog callback that it had before.
+    /// Of a context: the keylog callback that it had before, or [`NOBODY`].
     ctx: c_int,
 }
 
 static INDEXES: OnceLock<Indexes> = OnceLock::new();
+
+/// Its address stands for a context that had no keylog callback: there, this module's comes and goes.
+static NOBODY: u8 = 0;
+
+/// Connections of this process with a secret that is due. Nearly always none or one: OpenSSL comes from the message to the secret
+/// without a return to nginx, unless the message's flight does not fit into the socket.
+static DUE: AtomicUsize = AtomicUsize::new(0);
 
 /// What is known of a connection.
 pub fn of<'a>(openssl: &OpenSsl, ssl: *const Ssl) -> Option<&'a Observed> {
@@ -93,15 +108,18 @@ pub unsafe fn observe(openssl: &OpenSsl, ctx: *mut SslCtx) -> bool {
     let Some(indexes) = indexes(openssl) else { return false };
     // SAFETY: by the contract; function pointers and data pointers have the same size wherever nginx runs.
     unsafe {
-        let earlier = (openssl.SSL_CTX_get_keylog_callback)(ctx);
-        if earlier.is_some_and(|earlier| earlier as usize == keylog as *const () as usize) {
+        if !(openssl.SSL_CTX_get_ex_data)(ctx, indexes.ctx).is_null() {
             return true;
         }
-        let data = earlier.map_or(ptr::null_mut(), |earlier| earlier as *mut c_void);
+        let earlier = (openssl.SSL_CTX_get_keylog_callback)(ctx);
+        let data = earlier.map_or(nobody(), |earlier| earlier as *mut c_void);
         if (openssl.SSL_CTX_set_ex_data)(ctx, indexes.ctx, data) != 1 {
             return false;
         }
-        (openssl.SSL_CTX_set_keylog_callback)(ctx, Some(keylog));
+        if earlier.is_some() {
+            // That one wants every line.
+            (openssl.SSL_CTX_set_keylog_callback)(ctx, Some(keylog));
+        }
         (openssl.SSL_CTX_set_msg_callback)(ctx, Some(message));
     }
     true
@@ -161,6 +179,60 @@ fn mutable<'a>(openssl: &OpenSsl, ssl: *mut Ssl) -> Option<&'a mut Observed> {
     }
 }
 
+fn nobody() -> *mut c_void {
+    ptr::from_ref(&NOBODY).cast_mut().cast()
+}
+
+/// The context of a connection, if the keylog callback comes and goes there.
+fn switched(openssl: &OpenSsl, ssl: *const Ssl) -> Option<*mut SslCtx> {
+    let indexes = INDEXES.get()?;
+    // SAFETY: a live connection has a context, and `observe` has stored something there or nobody has.
+    unsafe {
+        let ctx = (openssl.SSL_get_SSL_CTX)(ssl);
+        ((openssl.SSL_CTX_get_ex_data)(ctx, indexes.ctx) == nobody()).then_some(ctx)
+    }
+}
+
+/// TLS 1.3: OpenSSL is about to put a new secret to use.
+fn expect_secret(openssl: &OpenSsl, ssl: *mut Ssl) {
+    let Some(ctx) = switched(openssl, ssl) else { return };
+    let Some(known) = mutable(openssl, ssl) else { return };
+    if !known.is_due {
+        known.is_due = true;
+        DUE.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: a context of nginx's, and nginx does TLS in one thread. A callback that somebody else has set since stays: then the
+    // secret remains unknown.
+    unsafe {
+        if (openssl.SSL_CTX_get_keylog_callback)(ctx).is_none() {
+            (openssl.SSL_CTX_set_keylog_callback)(ctx, Some(keylog));
+        }
+    }
+}
+
+/// The secret that was due is known, or will never be.
+fn no_longer_due(known: &mut Observed) {
+    if known.is_due {
+        known.is_due = false;
+        DUE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A secret came: takes the callback away if no connection waits for another one.
+fn rest(openssl: &OpenSsl, ssl: *const Ssl) {
+    if DUE.load(Ordering::Relaxed) > 0 {
+        return;
+    }
+    let Some(ctx) = switched(openssl, ssl) else { return };
+    // SAFETY: a context of nginx's, as above; OpenSSL does not look at the callback again before this call has returned.
+    unsafe {
+        let present = (openssl.SSL_CTX_get_keylog_callback)(ctx);
+        if present.is_some_and(|present| present as usize == keylog as *const () as usize) {
+            (openssl.SSL_CTX_set_keylog_callback)(ctx, None);
+        }
+    }
+}
+
 /// OpenSSL frees a connection. Cleanses what was known of it.
 unsafe extern "C" fn forget(
     _parent: *mut c_void,
@@ -171,8 +243,11 @@ unsafe extern "C" fn forget(
     _argp: *mut c_void,
 ) {
     if let (false, Some(openssl)) = (data.is_null(), openssl::get()) {
-        // SAFETY: what `mutable` has allocated.
-        unsafe { (openssl.CRYPTO_clear_free)(data, size_of::<Observed>(), ptr::null(), 0) };
+        // SAFETY: what `mutable` has allocated, and nobody has a reference to any more.
+        unsafe {
+            no_longer_due(&mut *data.cast::<Observed>());
+            (openssl.CRYPTO_clear_free)(data, size_of::<Observed>(), ptr::null(), 0);
+        }
     }
 }
 
@@ -188,15 +263,16 @@ unsafe extern "C" fn keylog(ssl: *const Ssl, line: *const c_char) {
     }
 
     let Some(indexes) = INDEXES.get() else { return };
-    // SAFETY: null, or the function that `observe` has stored there.
-    let earlier = unsafe {
+    if switched(openssl, ssl).is_some() {
+        return;
+    }
+    // SAFETY: null, or the function that `observe` has stored there; called as OpenSSL would have.
+    unsafe {
         let ctx = (openssl.SSL_get_SSL_CTX)(ssl);
         let data = (openssl.SSL_CTX_get_ex_data)(ctx, indexes.ctx);
-        core::mem::transmute::<*mut c_void, Keylog>(data)
-    };
-    if let Some(earlier) = earlier {
-        // SAFETY: called as OpenSSL would have.
-        unsafe { earlier(ssl, line) };
+        if let Some(earlier) = core::mem::transmute::<*mut c_void, Keylog>(data) {
+            earlier(ssl, line);
+        }
     }
 }
 
@@ -215,6 +291,8 @@ fn note_secret(openssl: &OpenSsl, ssl: *mut Ssl, label: &[u8], secret: &[u8]) {
         direction.updated = direction.updated.wrapping_add(1);
     }
     direction.new_secret(secret);
+    no_longer_due(known);
+    rest(openssl, ssl);
 }
 
 /// A record's header, or a message, went by.
@@ -234,6 +312,11 @@ unsafe extern "C" fn message(
     // SAFETY: OpenSSL passes so many bytes.
     let first = unsafe { *bytes.cast::<u8>() };
     if kind == HANDSHAKE {
+        // SAFETY: a live connection.
+        let is_tls13 = || unsafe { (openssl.SSL_version)(ssl) } == TLS13;
+        if (first == FINISHED || first == KEY_UPDATE) && is_tls13() {
+            expect_secret(openssl, ssl);
+        }
         if first == KEY_UPDATE && len == 5 {
             if let Some(direction) = known(openssl, ssl, written) {
                 direction.updates = direction.updates.wrapping_add(1);
