@@ -24,7 +24,7 @@ use nix::sys::socket::{
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 use crate::error::HandoffError;
 use crate::options::OfferOptions;
@@ -137,21 +137,34 @@ async fn commit(
 ) -> Result<(Commit, Bytes), HandoffError> {
     let decoder = CommitDecoder::new(early_data_limit);
     let mut decoder = if has_tls { decoder.with_tls() } else { decoder };
-    // On the heap: it would be part of the task for as long as the task lives.
-    // There may be secrets in it.
-    let mut buf = Zeroizing::new(vec![0_u8; 4096]);
+    let mut buf = Wiped { bytes: vec![0; 4096], used: 0 };
     loop {
-        let received = receive(nginx, &mut buf).await.map_err(HandoffError::Receive)?;
+        let received = receive(nginx, &mut buf.bytes).await.map_err(HandoffError::Receive)?;
         if received.len == 0 {
             return Err(HandoffError::ClosedBeforeCommit);
         }
-        let input = buf.get(..received.len).unwrap_or_default();
+        buf.used = buf.used.max(received.len);
+        let input = buf.bytes.get(..received.len).unwrap_or_default();
         let fed = decoder.feed(input)?;
         if fed.done {
             let commit = decoder.into_commit().unwrap_or_default();
             let behind = input.get(fed.consumed..).unwrap_or_default();
             return Ok((commit, Bytes::copy_from_slice(behind)));
         }
+    }
+}
+
+/// What bytes are received into that may be secrets: those that came are wiped, which is a few hundred of 4096. On the heap,
+/// since it would be part of the task for as long as the task lives.
+struct Wiped {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        self.bytes.truncate(self.used);
+        self.bytes.as_mut_slice().zeroize();
     }
 }
 
