@@ -4,7 +4,7 @@
     make bench-tls [ROUNDS=10]            with --tls, and more
 
 One nginx (two workers) and one backend serve all ways in turn, round by round, so that whatever else the machine does
-befalls each of them. CPU time is what the kernel's scheduler counted (first field of /proc/PID/schedstat: user and system,
+befalls each of them; a second nginx, without the module, proxies to the same backend. CPU time is what the kernel's scheduler counted (first field of /proc/PID/schedstat: user and system,
 in nanoseconds), divided by the connections. "open" is up to the last client's 101; "whole" includes what
 closing it costs. A handed-over client has left nginx with its 101, a proxied one has that still to come: so rates are taken of
 openings alone and of clients that come, say goodbye and go, one after the other. Clients are few at a time, and the same for each way; they share the machine's cores with the servers.
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clients import Clients
+from proxy import Proxy
 from results import DIRECTORY, Target, save
 from servers import BenchError, Servers, isolate, wait_until
 
@@ -30,6 +31,8 @@ WAYS = [
     ("proxy_pass, Unix socket", "/proxy-unix/echo", 1),
     ("proxy_pass, TCP", "/proxy/echo", 1),
 ]
+# The last of them once more, by an nginx of its own.
+WITHOUT = ("proxy_pass, no module", "/proxy/echo", 1)
 # Handshakes under way at once, in each of the clients' processes.
 CONCURRENCY = 16
 
@@ -52,18 +55,19 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=2000, help="connections of each way in a round (2000)")
     parser.add_argument("--tls", action="store_true", help="clients speak TLS with nginx (wss)")
     arguments = parser.parse_args()
-    costs = {name: Costs() for name, _, _ in WAYS}
+    costs = {name: Costs() for name, _, _ in [*WAYS, WITHOUT]}
     is_isolated = isolate()
     try:
-        with Servers(DIRECTORY / "parked", tls=arguments.tls) as servers:
+        with Servers(DIRECTORY / "parked", tls=arguments.tls) as servers, Proxy(DIRECTORY / "proxy", servers) as proxy:
+            ways = [(servers, way) for way in WAYS] + [(proxy, WITHOUT)]
             # The first round fills caches, heaps and connection tables.
             for turn in range(arguments.rounds + 1):
-                for name, path, kept in WAYS:
-                    measured = one_round(servers, path, kept, arguments.connections)
+                for nginx, (name, path, kept) in ways:
+                    measured = one_round(nginx, path, kept, arguments.connections)
                     if turn > 0:
                         for which, value in measured.items():
                             getattr(costs[name], which).append(value)
-            if complaints := servers.complaints():
+            if complaints := servers.complaints() + proxy.complaints():
                 raise BenchError("nginx logged:\n  " + "\n  ".join(complaints[:5]))
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -127,12 +131,12 @@ def cpu(pids: list[int]) -> float:
 
 
 def tls_targets(costs: dict[str, Costs]) -> list[Target]:
-    """Of both ways that hand over, against what people have: proxy_pass over TCP."""
+    """Of both ways that hand over, against what people have: proxy_pass over TCP, by an nginx without the module."""
     medians = {name: {column: statistics.median(v) for column, v in vars(cost).items()} for name, cost in costs.items()}
-    kept, handed, _, proxied = (medians[name] for name, _, _ in WAYS)
+    kept, handed, proxied = (medians[name] for name, _, _ in (*WAYS[:2], WITHOUT))
     found = []
     for way, median in (("ws_handoff, keepalive", kept), ("ws_handoff", handed)):
-        name = f"wss, {way} / proxy_pass, TCP"
+        name = f"wss, {way} / {WITHOUT[0]}"
         found.append(Target(f"{name}: opened a second", median["rate"] / proxied["rate"], 1, True, " ×"))
         found.append(Target(f"{name}: came and went a second", median["visits"] / proxied["visits"], 1, True, " ×"))
         found.append(Target(f"{name}: CPU", median["both_whole"] / proxied["both_whole"], 1, False, " ×"))

@@ -57,6 +57,9 @@ class Servers:
     `port` is where clients connect to. With `tls` they speak TLS there, with a server that has `certificate`.
     """
 
+    # What its configuration is made of: the file, and what that includes where clients speak TLS.
+    FILES, TLS_FILES = ["nginx.conf"], ["tls.conf"]
+
     def __init__(self, directory: Path, engine: str = "parked", backends: int = 1, tls: bool = False):
         self.directory = directory
         self.engine = engine
@@ -145,12 +148,13 @@ class Servers:
             "BACKEND_PORT": self.backend_port,
             "PEERS": "\n".join(f"        server unix:backend{i}.sock;" for i in range(len(self.admin_ports))),
         }
-        for file in ["nginx.conf"] + ["tls.conf"] * bool(self.certificate):
+        files = self.FILES + (self.TLS_FILES if self.certificate else [])
+        for file in files:
             configuration = (ROOT / "bench" / file).read_text()
             for name, value in values.items():
                 configuration = configuration.replace(f"@{name}@", str(value))
             (self.directory / file).write_text(configuration)
-        command = [BUILD / "sbin/nginx", "-p", f"{self.directory}/", "-c", "nginx.conf", "-e", "error.log"]
+        command = [BUILD / "sbin/nginx", "-p", f"{self.directory}/", "-c", files[0], "-e", "error.log"]
         if os.geteuid() == 0:
             # The workers of nobody could not reach a working copy below /root.
             command += ["-g", "user root;"]
