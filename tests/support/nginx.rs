@@ -265,6 +265,7 @@ impl Nginx {
         });
         self.process = Some(process);
         wait_until("workers run", || self.workers().len() == self.site.workers);
+        self.wait_channels();
         self.wait_inactive();
     }
 
@@ -308,6 +309,18 @@ impl Nginx {
         });
         super::wait_for_within("old workers exit", *PROMPTLY, || {
             old.iter().all(|pid| !proc::alive(*pid)).then_some(())
+        });
+        self.wait_channels();
+    }
+
+    /// Waits until the workers that were forked first have the sockets to the later ones, which the
+    /// master sends them (ngx_pass_open_channel): a descriptor more than whoever counts before then
+    /// sees. All of them have as many in the end.
+    fn wait_channels(&self) {
+        wait_until("each worker holds as many descriptors as the others", || {
+            let held: Vec<usize> =
+                self.workers().into_iter().map(|pid| proc::descriptors(pid).len()).collect();
+            held.windows(2).all(|pair| pair[0] == pair[1])
         });
     }
 
