@@ -7,7 +7,7 @@ use crate::support::frame::Frame;
 use crate::support::peer::tcp_stream;
 use crate::support::stuck::Trap;
 use crate::support::{
-    Backend, Client, Handshake, ManualBackend, Nginx, large, net, proc, wait_until,
+    Backend, Client, Handshake, ManualBackend, Nginx, large, net, proc, process, wait_until,
 };
 
 /// How often each is done.
@@ -228,7 +228,7 @@ fn with_the_real_backend(visit: impl Fn(&Nginx, Leave)) {
 
 fn go(client: Client, leave: Leave) {
     match leave {
-        Leave::Fin => drop(client),
+        Leave::Fin => process::close(client),
         Leave::Reset => client.reset(),
     }
 }

@@ -11,7 +11,7 @@ use crate::support::metrics::{self, expect};
 use crate::support::nginx::signal_worker;
 use crate::support::stuck::{Stuck, Trap};
 use crate::support::{
-    Backend, Client, FakeBackend, Handshake, ManualBackend, net, proc, wait_until,
+    Backend, Client, FakeBackend, Handshake, ManualBackend, net, proc, process, wait_until,
 };
 
 #[test]
@@ -173,7 +173,7 @@ fn closed_after_its_answer() {
     // So that nginx hears of both at once.
     signal_worker(nginx.worker(), Signal::SIGSTOP);
     peer.accept();
-    drop(peer);
+    process::close(peer);
     signal_worker(nginx.worker(), Signal::SIGCONT);
     assert_eq!(client.read_head().status(), 502);
     expect(&nginx, &["requests ws failed 1", "failures ws send 1", "answers ws 1"]);
@@ -259,7 +259,6 @@ fn client_leaves_between_offer_and_commit() {
     let stuck = trap.catch(&nginx, &backend, "/ws", b"");
     let before = metrics::value(&nginx, "offers ws");
     assert_eq!(metrics::value(&nginx, "in_progress"), 1);
-    stuck.let_off();
     stuck.client.reset();
     wait_until("it is counted", || metrics::value(&nginx, "failures ws client") == 1);
     assert_eq!(metrics::value(&nginx, "requests ws failed"), 1);
@@ -273,12 +272,9 @@ fn backend_dies_between_offer_and_commit() {
     let nginx = Trap::configure(counting(&backend.address())).start();
     let mut trap = Trap::new();
     for n in 1..=3 {
-        let Stuck { mut client, peer, offer, .. } = {
-            let stuck = trap.catch(&nginx, &backend, "/ws", b"");
-            stuck.let_off();
-            stuck
-        };
-        drop((peer, offer));
+        let Stuck { mut client, peer, offer, .. } = trap.catch(&nginx, &backend, "/ws", b"");
+        process::close((peer, offer));
+        net::keep_arrivals(client.stream());
         client.expect_end();
         wait_until("it is counted", || metrics::value(&nginx, "failures ws backend") == n);
         assert_eq!(metrics::value(&nginx, "requests ws failed"), n);

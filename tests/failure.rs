@@ -9,7 +9,7 @@ use crate::support::fake::{ABSENT, socket_dir};
 use crate::support::stuck::{Stuck, Trap};
 use crate::support::{
     Client, FakeBackend, Handshake, ManualBackend, Nginx, PROMPTLY, Peer, large, net, proc,
-    wait_for_within, wait_until,
+    process, wait_for_within, wait_until,
 };
 
 /// How often each failure happens.
@@ -132,7 +132,7 @@ fn writes_after_the_offer() {
 fn between_offer_and_commit_backend_dies() {
     between_offer_and_commit(|stuck| {
         let Stuck { client, peer, offer, .. } = stuck;
-        drop((peer, offer));
+        process::close((peer, offer));
         (client, None)
     });
 }
@@ -142,7 +142,7 @@ fn between_offer_and_commit_backend_closes_but_keeps_the_descriptor() {
     // close(2) by nginx alone would hang nothing up: the description is alive in the other process.
     between_offer_and_commit(|stuck| {
         let Stuck { client, peer, offer, .. } = stuck;
-        drop(peer);
+        process::close(peer);
         (client, Some(offer))
     });
 }
@@ -207,9 +207,9 @@ fn between_offer_and_commit_backend_dies_and_a_post_action_takes_long() {
     let mut trap = Trap::new();
     drop(trap.catch(&nginx, &backend, "/ws", b""));
     let stuck = trap.catch(&nginx, &backend, "/post", b"");
-    stuck.let_off();
     let Stuck { mut client, peer, offer, .. } = stuck;
-    drop(peer);
+    process::close(peer);
+    net::keep_arrivals(client.stream());
     let pending = requests.recv_timeout(*PROMPTLY).expect("the post_action");
     client.expect_end();
     drop((pending, offer));

@@ -9,7 +9,7 @@ use crate::support::fake::{ABSENT, FullBacklog, socket_dir, without_handoff};
 use crate::support::frame::{self, Frame};
 use crate::support::nginx::signal_worker;
 use crate::support::{
-    Backend, Client, FakeBackend, Handshake, ManualBackend, Nginx, Peer, net, wait_until,
+    Backend, Client, FakeBackend, Handshake, ManualBackend, Nginx, Peer, net, process, wait_until,
 };
 
 #[test]
@@ -99,7 +99,7 @@ fn backend_accepts_and_closes_before_the_offer() {
     // Stopped, so that nginx finds the answer and the end of file at once.
     signal_worker(nginx.worker(), Signal::SIGSTOP);
     peer.accept();
-    drop(peer);
+    process::close(peer);
     signal_worker(nginx.worker(), Signal::SIGCONT);
     client.expect_101();
     client.echo("from the next");

@@ -4,7 +4,9 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::support::metrics::{self, LOCATION, ZONE};
-use crate::support::{Backend, Client, FakeBackend, Handshake, Head, Nginx, paths, python};
+use crate::support::{
+    Backend, Client, FakeBackend, Handshake, Head, Nginx, paths, process, python,
+};
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
@@ -20,11 +22,9 @@ fn prometheus_accepts_it() {
 
     let path = nginx.dir().join("metrics.txt");
     fs::write(&path, &text).expect("write a file");
-    let output = Command::new(paths::promtool())
-        .args(["check", "metrics"])
-        .stdin(Stdio::from(fs::File::open(&path).expect("open it")))
-        .output()
-        .expect("run promtool");
+    let mut promtool = Command::new(paths::promtool());
+    promtool.args(["check", "metrics"]).stdin(Stdio::from(fs::File::open(&path).expect("open it")));
+    let output = process::output(&mut promtool).expect("run promtool");
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && complaints.is_empty(), "{complaints}\n{text}");
 
@@ -271,11 +271,9 @@ fn documented_alerts_are_valid_and_of_metrics_that_exist() {
     let rules = rules.split("```").next().expect("its end");
     let path = nginx.dir().join("rules.yml");
     fs::write(&path, rules).expect("write a file");
-    let output = Command::new(paths::promtool())
-        .args(["check", "rules"])
-        .arg(&path)
-        .output()
-        .expect("run promtool");
+    let mut promtool = Command::new(paths::promtool());
+    let output =
+        process::output(promtool.args(["check", "rules"]).arg(&path)).expect("run promtool");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let text = metrics::text(&nginx);

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use crate::support::frame::{self, BINARY, Frame};
 use crate::support::metrics::{self, LOCATION, ZONE};
 use crate::support::{
-    Backend, FakeBackend, ManualBackend, Nginx, PATIENCE, Peer, net, proc, python,
+    Backend, FakeBackend, ManualBackend, Nginx, PATIENCE, Peer, net, proc, process, python,
 };
 
 #[test]
@@ -146,13 +146,13 @@ impl Site {
              location /ws {{ {directives} ws_handoff {address}; }} }}"
                 ),
             );
-        let made = Command::new("openssl")
+        let mut openssl = Command::new("openssl");
+        openssl
             .current_dir(builder.dir())
             .args("req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem".split(' '))
             .args("-days 2 -subj /CN=localhost".split(' '))
-            .args(["-addext", "subjectAltName=IP:127.0.0.1"])
-            .output()
-            .expect("run openssl");
+            .args(["-addext", "subjectAltName=IP:127.0.0.1"]);
+        let made = process::output(&mut openssl).expect("run openssl");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         Site { nginx: builder.start(), port }
     }

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::backend::{changes_keys, is_strict, kernel_carries};
 use crate::support::fake::socket_dir;
-use crate::support::process::Process;
+use crate::support::process::{self, Process};
 use crate::support::tls_site::{Site, echo, protection, upgrade};
 use crate::support::{Backend, paths, python, wait_until};
 use crate::tls_handoff::PROTECTIONS;
@@ -140,10 +140,9 @@ fn backend_that_is_to_carry_no_session_is_tunnelled_to() {
 
 #[test]
 fn engine_that_carries_no_session_refuses_to_give_them_to_the_kernel() {
-    let output = Command::new(paths::backend())
-        .args(["--listen", "127.0.0.1:0", "--engine", "tasks", "--tls", "kernel"])
-        .output()
-        .expect("run the backend");
+    let mut backend = Command::new(paths::backend());
+    backend.args(["--listen", "127.0.0.1:0", "--engine", "tasks", "--tls", "kernel"]);
+    let output = process::output(&mut backend).expect("run the backend");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("--tls kernel needs --engine parked"), "{said}");
     assert!(!output.status.success());

@@ -1,7 +1,7 @@
 //! nginx's OpenSSL, and what stands between it and the module: another library, another module, another use of it.
 
 use crate::support::tls_site::{Site, echo, upgrade};
-use crate::support::{Nginx, tls};
+use crate::support::{Nginx, process, tls};
 
 /// Declarations, and a function that calls the library's own of the same name.
 const LIBRARY: &str = r#"
@@ -21,7 +21,7 @@ fn check(source: &str) -> (bool, String) {
     tls::certificate(builder.dir(), "cert", "localhost");
     let builder = builder.preload(&format!("{LIBRARY}{source}"));
     builder.write_config();
-    let output = builder.command().arg("-t").output().expect("run nginx -t");
+    let output = process::output(builder.command().arg("-t")).expect("run nginx -t");
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 

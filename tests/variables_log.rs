@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::support::fake::{ABSENT, without_handoff};
 use crate::support::stuck::{Stuck, Trap};
-use crate::support::{Backend, Client, FakeBackend, Handshake, ManualBackend, Nginx, wait_for};
+use crate::support::{
+    Backend, Client, FakeBackend, Handshake, ManualBackend, Nginx, net, process, wait_for,
+};
 
 #[test]
 fn handed_over() {
@@ -117,10 +119,9 @@ fn backend_died_between_offer_and_commit() {
     let nginx = Trap::configure(Nginx::builder())
         .server(format!("location /stuck {{ ws_handoff {}; }}", backend.address()))
         .start();
-    let stuck = Trap::new().catch(&nginx, &backend, "/stuck", b"");
-    stuck.let_off();
-    let Stuck { mut client, peer, offer, .. } = stuck;
-    drop((peer, offer));
+    let Stuck { mut client, peer, offer, .. } = Trap::new().catch(&nginx, &backend, "/stuck", b"");
+    process::close((peer, offer));
+    net::keep_arrivals(client.stream());
     client.expect_end();
     // Those that were not caught, if any, were handed over.
     let line = wait_for("it is logged", || {

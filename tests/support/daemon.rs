@@ -7,7 +7,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use super::nginx::Builder;
-use super::{PATIENCE, log, nginx, proc, wait_for, wait_for_within, wait_until};
+use super::{PATIENCE, log, nginx, proc, process, wait_for, wait_for_within, wait_until};
 
 /// An nginx master; stopped gracefully when dropped.
 pub struct Daemon {
@@ -18,7 +18,8 @@ impl Daemon {
     /// Starts nginx with `builder`'s configuration, which says `daemon on`.
     pub fn start(builder: &Builder) -> Daemon {
         builder.write_config();
-        let status = builder.command().status().expect("start nginx");
+        let mut starting = process::spawn(&mut builder.command()).expect("start nginx");
+        let status = starting.wait().expect("wait for nginx");
         assert!(status.success(), "{status}");
         let daemon = Daemon::of(&builder.dir().join("nginx.pid"));
         wait_until("it listens", || TcpStream::connect(builder.address()).is_ok());

@@ -73,6 +73,7 @@ pub fn source(n: usize) -> Ipv4Addr {
 pub fn reset(stream: TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&stream, sockopt::Linger, &linger).unwrap();
+    super::process::close(stream);
 }
 
 pub fn is_nonblocking(socket: &impl AsFd) -> bool {

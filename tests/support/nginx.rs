@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::client::Client;
 use super::fake::socket_dir;
 use super::log::{self, LogLine};
-use super::process::Process;
+use super::process::{self, Process};
 use super::{PATIENCE, PROMPTLY, net, paths, proc, wait_for, wait_until};
 
 /// A running nginx. When dropped it is stopped gracefully, and unless the test is failing already,
@@ -128,11 +128,9 @@ impl Builder {
         let (code, object) =
             (self.dir.path().join("preload.c"), self.dir.path().join("preload.so"));
         fs::write(&code, source).expect("write a file");
-        let made = Command::new("cc")
-            .args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"])
-            .args([&object, &code])
-            .output()
-            .expect("run cc");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).args([&object, &code]);
+        let made = process::output(&mut compiler).expect("run cc");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         self.preload = Some(object);
         self
@@ -148,7 +146,7 @@ impl Builder {
     /// What `nginx -t` says of the configuration: whether it is accepted, and its messages.
     pub fn check(&self) -> (bool, String) {
         self.write_config();
-        let output = self.command().arg("-t").output().expect("run nginx -t");
+        let output = process::output(self.command().arg("-t")).expect("run nginx -t");
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
@@ -326,8 +324,9 @@ impl Nginx {
 
     /// `nginx -s stop`, until it has exited.
     pub fn stop_fast(&mut self) {
-        let status = self.site.command().args(["-s", "stop"]).status().expect("nginx -s stop");
-        assert!(status.success());
+        let mut command = self.site.command();
+        let stopped = process::output(command.args(["-s", "stop"])).expect("nginx -s stop");
+        assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
         let mut process = self.process.take().expect("nginx runs");
         assert!(process.wait(*PROMPTLY).success());
     }
@@ -442,13 +441,13 @@ pub fn workers_of(master: i32) -> Vec<i32> {
 
 /// Whether the nginx under test was configured with `argument`.
 pub fn configured_with(argument: &str) -> bool {
-    let output = Command::new(paths::nginx()).arg("-V").output().expect("run nginx -V");
+    let output = process::output(Command::new(paths::nginx()).arg("-V")).expect("run nginx -V");
     String::from_utf8_lossy(&output.stderr).split_whitespace().any(|word| word == argument)
 }
 
 /// What the nginx under test says of itself with `-v`, as numbers: `(1, 28, 3)`.
 pub fn version() -> (u32, u32, u32) {
-    let output = Command::new(paths::nginx()).arg("-v").output().expect("run nginx -v");
+    let output = process::output(Command::new(paths::nginx()).arg("-v")).expect("run nginx -v");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let (_, version) = text.trim_end().split_once("nginx/").expect("nginx version: nginx/1.28.3");
     let numbers: Vec<u32> =

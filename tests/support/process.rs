@@ -3,7 +3,8 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
@@ -11,6 +12,28 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use super::wait_for_within;
+
+/// Held by whoever forks, until the child has called exec: before that the child has a copy of every
+/// descriptor of this program, those of tests on other threads, too.
+static FORKING: RwLock<()> = RwLock::new(());
+
+/// Closes what `held` has open. Dropped instead, a descriptor may stay open for some milliseconds in a child
+/// that another test forks; where it matters which of two events nginx sees first, that is too long.
+pub fn close<T>(held: T) {
+    let _nobody_forks = FORKING.read().unwrap_or_else(PoisonError::into_inner);
+    drop(held);
+}
+
+/// [`Command::spawn`].
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
+/// [`Command::output`].
+pub fn output(command: &mut Command) -> io::Result<Output> {
+    spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?.wait_with_output()
+}
 
 /// Runs a program to its end and insists on success; its standard output.
 pub fn run(name: &'static str, mut command: Command) -> String {
@@ -40,7 +63,7 @@ impl Process {
         unsafe {
             command.pre_exec(move || prctl::set_pdeathsig(orphan_signal).map_err(io::Error::from));
         }
-        let child = command.spawn().unwrap_or_else(|error| panic!("start {name}: {error}"));
+        let child = spawn(command).unwrap_or_else(|error| panic!("start {name}: {error}"));
         Process { child, name }
     }
 

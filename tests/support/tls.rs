@@ -13,6 +13,7 @@ use handoff_tls::{Alert, Closed, Session};
 use super::fake::FakeBackend;
 use super::frame;
 use super::peer::Peer;
+use super::process;
 
 /// A client that was handed over with its TLS session, and what it had sent before.
 pub struct Taken {
@@ -158,15 +159,15 @@ pub fn ecdsa_certificate(dir: &Path, name: &str, host: &str) {
 }
 
 fn make_certificate(dir: &Path, name: &str, host: &str, key: &[&str]) {
-    let made = Command::new("openssl")
+    let mut openssl = Command::new("openssl");
+    openssl
         .current_dir(dir)
         .args(["req", "-x509", "-nodes", "-days", "2"])
         .args(key)
         .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")])
         .args(["-subj", &format!("/CN={host}")])
         .args(["-addext", &format!("subjectAltName=DNS:{host},IP:127.0.0.1")])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .output()
-        .expect("run openssl");
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    let made = process::output(&mut openssl).expect("run openssl");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
