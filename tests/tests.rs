@@ -77,6 +77,10 @@ mod tls_rustls;
 mod tls_library;
 // wss whose session a backend is not trusted with.
 mod tls_trust;
+// wss with messages of TLS that come in pieces.
+mod tls_pieces;
+// Where the secrets of such a session are to be found, and where no longer.
+mod tls_secrets;
 // Everything that can become of a request is counted once, in memory that outlives reloads, and shown.
 mod counters;
 mod counters_attempts;

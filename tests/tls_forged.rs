@@ -77,6 +77,21 @@ fn forged_records_behind_the_handshake_end_their_connection_alone() {
 }
 
 #[test]
+fn forged_record_behind_the_handshake_of_a_session_that_would_stay_ends_it() {
+    let backend = Backend::echo();
+    // Nobody else carries on CBC.
+    let server = "ssl_protocols TLSv1.2; ssl_ciphers ECDHE-RSA-AES128-SHA256;";
+    let site = Site::with(&backend.address(), "", server, |builder, _| {
+        // As above; at crit it may say no more.
+        builder.tolerate("SSL_read() failed")
+    });
+    site.run("broken_flight", &[]);
+    site.nginx.wait_inactive();
+    let line = site.nginx.logged("GET /ws");
+    assert_eq!((line.get("status"), line.get("error")), ("499", "client"));
+}
+
+#[test]
 fn alert_behind_the_handshake_ends_its_connection_alone() {
     let backend = Backend::echo();
     let site = Site::at(&backend.address(), "ssl_protocols TLSv1.2;");

@@ -90,6 +90,33 @@ fn session_is_tunnelled_whose_secrets_go_to_somebody_who_came_later() {
     lacks_secrets("TLSv1.3", LATER);
 }
 
+/// Numbers that stand still would have the backend use a nonce a second time.
+#[test]
+fn session_is_tunnelled_whose_records_nobody_tells_of() {
+    // Its secrets are known all the same: somebody else has a use for each line.
+    const FROM_THE_BEGINNING: &str = r#"
+        void SSL_set_msg_callback(void *ssl, void *callback);
+        void *SSL_new(void *ctx) {
+            void *ssl = original("SSL_new", ctx);
+            SSL_set_msg_callback(ssl, 0);
+            return ssl;
+        }"#;
+    const AFTER_THE_HANDSHAKE: &str = r#"
+        void SSL_set_msg_callback(void *ssl, void *callback);
+        int SSL_do_handshake(void *ssl) {
+            int (*shake)(void *) = dlsym(RTLD_NEXT, "SSL_do_handshake");
+            (void) original;
+            int done = shake(ssl);
+            if (done == 1) SSL_set_msg_callback(ssl, 0);
+            return done;
+        }"#;
+    let listener = LISTENER.replace("@LOG@", "/dev/null");
+    lacks_secrets("TLSv1.3", &format!("{listener}{FROM_THE_BEGINNING}"));
+    for protocol in ["TLSv1.3", "TLSv1.2"] {
+        lacks_secrets(protocol, AFTER_THE_HANDSHAKE);
+    }
+}
+
 /// With that in front of OpenSSL, sessions stay in nginx for want of their secrets.
 fn lacks_secrets(protocol: &str, source: &str) {
     let backend = tls::echo();

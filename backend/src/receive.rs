@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::ptr;
 
 use bytes::Bytes;
+use handoff_protocol::tls::cleanse_stack;
 use handoff_protocol::{Commit, CommitDecoder, CommitError, OFFER};
 use handoff_tls::Session;
 use nix::errno::Errno;
@@ -52,11 +53,9 @@ pub(crate) async fn client(
         Ok(_) | Err(HandoffError::Commit(_)) => Owned::new(descriptor),
         Err(error) => return Err(error),
     };
-    let (Commit { early_data, tls }, behind) = committed?;
+    let (Committed { early, tls }, behind) = committed?;
     prepare(owned.as_fd().ok_or(HandoffError::ClientGone)?, family)?;
-    let tls = tls.map(|state| Session::new(&state).map(Box::new)).transpose();
-    let tls = tls.map_err(|error| HandoffError::Commit(error.into()))?;
-    Ok((Taken { owned, family, early: early_data.into(), tls }, behind))
+    Ok((Taken { owned, family, early, tls }, behind))
 }
 
 /// A client that is this process's, and that no runtime knows yet.
@@ -134,7 +133,7 @@ async fn commit(
     nginx: &UnixStream,
     has_tls: bool,
     early_data_limit: usize,
-) -> Result<(Commit, Bytes), HandoffError> {
+) -> Result<(Committed, Bytes), HandoffError> {
     let decoder = CommitDecoder::new(early_data_limit);
     let mut decoder = if has_tls { decoder.with_tls() } else { decoder };
     let mut buf = Wiped { bytes: vec![0; 4096], used: 0 };
@@ -147,11 +146,29 @@ async fn commit(
         let input = buf.bytes.get(..received.len).unwrap_or_default();
         let fed = decoder.feed(input)?;
         if fed.done {
-            let commit = decoder.into_commit().unwrap_or_default();
-            let behind = input.get(fed.consumed..).unwrap_or_default();
-            return Ok((commit, Bytes::copy_from_slice(behind)));
+            let behind = Bytes::copy_from_slice(input.get(fed.consumed..).unwrap_or_default());
+            let committed = committed(decoder);
+            if has_tls {
+                cleanse_stack();
+            }
+            return Ok((committed.map_err(HandoffError::Commit)?, behind));
         }
     }
+}
+
+/// What a commit holds.
+struct Committed {
+    early: Bytes,
+    /// Its secrets stay where they are from now on.
+    tls: Option<Box<Session>>,
+}
+
+/// A function of its own, so that what is left of secrets on its stack lies where [`cleanse_stack`], called next, overwrites it.
+#[inline(never)]
+fn committed(decoder: CommitDecoder) -> Result<Committed, CommitError> {
+    let Commit { early_data, tls } = decoder.into_commit().unwrap_or_default();
+    let tls = tls.map(|state| Session::new(&state).map(Box::new)).transpose()?;
+    Ok(Committed { early: early_data.into(), tls })
 }
 
 /// What bytes are received into that may be secrets: those that came are wiped, which is a few hundred of 4096. On the heap,

@@ -66,7 +66,12 @@ pub enum Closed {
 /// How the client ends its direction with the alert that a record holds, if it does.
 pub(crate) fn received(version: Version, plain: &[u8]) -> Result<Option<Closed>, Alert> {
     const WARNING: u8 = 1;
-    let [level, description] = *plain else { return Err(Alert::DecodeError) };
+    let (level, description) = match *plain {
+        [level, description] => (level, description),
+        // Like an empty handshake message (RFC 8446 section 5.4).
+        [] => return Err(Alert::UnexpectedMessage),
+        _ => return Err(Alert::DecodeError),
+    };
     Ok(match (version, level, description) {
         (_, _, CLOSE_NOTIFY) => Some(Closed::Notify),
         // A close_notify follows (RFC 8446 section 6.1).

@@ -14,6 +14,7 @@ use crate::conf::TLS_ON;
 use crate::ledger::Ledger;
 use crate::nginx::{Connection, OutOfMemory, Request};
 use crate::set_header::SetFields;
+use crate::tls;
 
 /// How far a request has come. Who owns the client's socket follows from it: nginx up to and including
 /// [`Phase::Committing`], the backend from [`Phase::Released`] on, and never both.
@@ -76,6 +77,8 @@ pub struct State {
     pub head_way: Cell<Option<Way>>,
     /// How the head that the present peer was sent offers the socket, if it does.
     pub offered: Cell<Option<Way>>,
+    /// How far the records to a TLS client were when its socket was offered.
+    pub before_the_101: Cell<tls::Sent>,
     /// Whether the present peer could take the client's TLS session, but is not trusted with it.
     pub is_distrusted: Cell<bool>,
     /// Whether the present peer takes another request once it has the socket.
@@ -123,6 +126,7 @@ impl Context {
             head: Cell::new(ptr::null_mut()),
             head_way: Cell::new(None),
             offered: Cell::new(None),
+            before_the_101: Cell::new(tls::Sent::default()),
             is_distrusted: Cell::new(false),
             keepalive: Cell::new(false),
             phase: Cell::new(Phase::Asking),

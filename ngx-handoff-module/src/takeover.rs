@@ -6,7 +6,7 @@
 use core::ffi::c_void;
 
 use handoff_metrics::Cause;
-use handoff_protocol::tls::State;
+use handoff_protocol::tls::{State, cleanse_stack};
 use handoff_protocol::{Way, commit_len, encode_commit, section};
 use nginx_sys::{NGX_LOG_ERR, NGX_LOG_INFO, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t};
 use rustix::io::Errno;
@@ -38,6 +38,9 @@ pub fn offer(r: Request, u: Upstream, context: Context) -> Result<(), Unusable> 
     }
     context.ledger.offered();
 
+    if context.offered.get() == Some(Way::FdTls) {
+        context.before_the_101.set(tls::sent(client));
+    }
     begin(r, context, Phase::Offered);
     Ok(())
 }
@@ -147,10 +150,12 @@ fn wait_for_client(r: Request, u: Upstream, context: Context, client: Connection
     }
 }
 
-fn begin_commit(r: Request, u: Upstream, context: Context) -> Result<(), OutOfMemory> {
+/// A function of its own, so that what is left on its stack lies where `cleanse_stack`, which is called next, overwrites it.
+#[inline(never)]
+fn encode_commit_of(r: Request, context: Context) -> Result<(), OutOfMemory> {
     let mut room = Zeroizing::new([0; State::MAX_LEN]);
     let is_tls = context.offered.get() == Some(Way::FdTls);
-    let state = if is_tls { tls_state(r, &mut room)? } else { &[] };
+    let state = if is_tls { tls_state(r, context, &mut room)? } else { &[] };
     let early = r.early_data();
     let sections = [(section::TLS_STATE, state), (section::EARLY_DATA, early)];
     let sections = match (is_tls, early.is_empty()) {
@@ -162,8 +167,15 @@ fn begin_commit(r: Request, u: Upstream, context: Context) -> Result<(), OutOfMe
     let buffer = r.pool().bytes(commit_len(sections).ok_or(OutOfMemory)?)?;
     let encoded = encode_commit(sections, buffer);
     context.set_commit(buffer, is_tls);
-    encoded.ok_or(OutOfMemory)?;
+    encoded.ok_or(OutOfMemory).map(|_| ())
+}
 
+fn begin_commit(r: Request, u: Upstream, context: Context) -> Result<(), OutOfMemory> {
+    let encoded = encode_commit_of(r, context);
+    if context.offered.get() == Some(Way::FdTls) {
+        cleanse_stack();
+    }
+    encoded?;
     context.phase.set(Phase::Committing);
     u.set_write_handler(Some(backend_writable));
     continue_commit(r, u, context);
@@ -171,8 +183,12 @@ fn begin_commit(r: Request, u: Upstream, context: Context) -> Result<(), OutOfMe
 }
 
 /// The state of the client's session, now that the 101 was the last that nginx has to say in it.
-fn tls_state(r: Request, room: &mut [u8; State::MAX_LEN]) -> Result<&[u8], OutOfMemory> {
-    match tls::export(r.connection(), room) {
+fn tls_state(
+    r: Request,
+    context: Context,
+    room: &mut [u8; State::MAX_LEN],
+) -> Result<&[u8], OutOfMemory> {
+    match tls::export(r.connection(), context.before_the_101.get(), room) {
         Ok(len) => Ok(room.get(..len).unwrap_or_default()),
         Err(refusal) => {
             let reason = tls::Reason(refusal);

@@ -359,6 +359,21 @@ def broken(args) -> None:
     client.expect_alert("BAD_RECORD_MAC")
 
 
+def broken_flight(args) -> None:
+    """A record that was changed on its way, together with the request."""
+    client = Client(args)
+    request, changed = client.seal(HANDSHAKE), bytearray(client.seal(masked(0x1, b"changed")))
+    changed[-1] ^= 1
+    client.send_raw(request + bytes(changed))
+    client.expect_alert("BAD_RECORD_MAC")
+    # The server ends the connection, not the client.
+    try:
+        while client.socket.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+
+
 def replayed(args) -> None:
     """A record that comes twice."""
     client = upgraded(args)
@@ -483,6 +498,7 @@ PARTS = {
         talk,
         last_words,
         broken,
+        broken_flight,
         replayed,
         oversized,
         misled,

@@ -28,6 +28,7 @@ pub mod strace;
 pub mod stuck;
 pub mod swarm;
 pub mod tls;
+pub mod tls13_client;
 pub mod tls_site;
 
 pub use backend::Backend;

@@ -16,7 +16,7 @@ use tungstenite::protocol::{WebSocket, WebSocketConfig};
 use tungstenite::{Bytes, Message};
 
 use super::PATIENCE;
-use super::frame::Frame;
+use super::frame::{CLOSE, Frame};
 
 /// An open one.
 pub struct RustlsClient {
@@ -222,6 +222,16 @@ impl RawClient {
 
     pub fn read_frame(&mut self) -> Frame {
         Frame::read(&mut self.stream).expect("a frame")
+    }
+
+    /// Reads this frame; false if that may be and the server closes instead, since its kernel cannot change keys.
+    pub fn comes_back(&mut self, expected: &Frame, may_close: bool) -> bool {
+        let frame = self.read_frame();
+        if may_close && frame.opcode == CLOSE && frame.payload.starts_with(&[3, 233]) {
+            return false;
+        }
+        assert_eq!(frame, *expected);
+        true
     }
 }
 

@@ -209,7 +209,14 @@ pub(crate) fn send_alert<S>(connection: &mut Connection<S>, alert: Alert, now: T
         kernel::clear_error(&connection.socket);
     }
     let mut bad = None;
-    let are_out = send_sealed(connection, &mut bad);
+    // What waits leaves when the socket has room, and whatever was to follow then does: nobody else may empty the queue of a
+    // connection that goes on.
+    let goes_on = alert == Alert::NoRenegotiation;
+    let are_out = if goes_on && connection.queued() > 0 {
+        Ok(false)
+    } else {
+        send_sealed(connection, &mut bad)
+    };
     let Some(session) = &mut connection.tls else { return true };
     let mut record = Vec::new();
     session.seal_alert(alert, &mut record);

@@ -3,5 +3,5 @@
 mod state;
 mod suite;
 
-pub use state::{MAX_SECRET, Secret, State, StateError};
+pub use state::{MAX_SECRET, Secret, State, StateError, cleanse_stack};
 pub use suite::{Suite, Version};

@@ -32,6 +32,13 @@ impl Secret {
     }
 }
 
+/// Overwrites the part of the stack that the calls before this one have used, 16 KiB of it: a value that is moved leaves copies
+/// there, which no destructor knows of. What the caller itself has on its stack is its own caller's to cleanse.
+#[inline(never)]
+pub fn cleanse_stack() {
+    [0u8; 16 * 1024].zeroize();
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({} bytes)", self.len)

@@ -116,6 +116,7 @@ impl Model {
                     self.outcome.closed = Some(Closed::Alert(*description));
                 }
             }
+            (21, []) => self.fail(Alert::UnexpectedMessage),
             (21, _) => self.fail(Alert::DecodeError),
             (22, _) if self.version == Version::Tls12 => {
                 if self.has_refused {

@@ -94,7 +94,8 @@ fn records_without_data_mean_what_they_mean_in_user_space() {
         assert_eq!(read(21, &[2, 0]), Ok(notify));
         assert_eq!(read(21, &[2, 20]), Ok(closed(20)));
         assert_eq!(read(21, &[1, 90]), Ok(Nothing), "user_canceled");
-        for wrong in [&[][..], &[1], &[1, 0, 1, 0]] {
+        assert_eq!(read(21, &[]), Err(Alert::UnexpectedMessage));
+        for wrong in [&[1][..], &[1, 0, 1, 0]] {
             assert_eq!(read(21, wrong), Err(Alert::DecodeError), "{wrong:?}");
         }
         assert_eq!(read(20, &[1]), Err(Alert::UnexpectedMessage));

@@ -242,6 +242,8 @@ fn alerts_end_the_session() {
         let mut answer = Vec::new();
         peer.session.seal_alert(Alert::CloseNotify, &mut answer);
         assert_eq!(answer, [], "nothing is answered to an alert");
+        // RFC 8446 section 5.4.
+        ends_with(version, |peer| peer.record(ALERT, &[]), Alert::UnexpectedMessage);
         ends_with(version, |peer| peer.record(ALERT, &[1]), Alert::DecodeError);
         ends_with(version, |peer| peer.record(ALERT, &[1, 0, 0]), Alert::DecodeError);
 

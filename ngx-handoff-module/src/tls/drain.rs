@@ -132,36 +132,60 @@ fn done(r: Request, context: Context, refusal: Refusal) {
 fn step(r: Request) -> Result<bool, Stop> {
     let openssl = openssl::get().ok_or(Refusal::Secrets)?;
     let ssl: *mut Ssl = r.connection().tls().ok_or(Refusal::Closed)?.as_ptr().cast();
-    export::check(openssl, ssl).map_err(|refusal| match refusal {
-        // By a fatal alert, with which OpenSSL leaves the state of a session that goes on: it writes nothing more.
-        // SAFETY: a live connection.
-        Refusal::Closed if unsafe { (openssl.SSL_in_init)(ssl) } != 0 => Stop::Broken,
-        refusal => Stop::Keep(refusal),
-    })?;
-    read_ahead(openssl, ssl, false);
+    if let Err(refusal) = export::check(openssl, ssl) {
+        return Err(refused(r, openssl, ssl, refusal));
+    }
 
     // Stops as soon as it can: a client that sends without a pause would never be drained otherwise.
     while !export::is_between_records(openssl, ssl) {
-        let (place, room) = r.early_room(MOST).map_err(|_| Refusal::Flood)?;
-        let len = room.min(RECORD);
-        if len == 0 {
-            return Err(Refusal::Flood.into());
-        }
-        // SAFETY: a live connection, and room for `len` bytes, which is at most 2^14. c->recv would go on to the next record.
-        let (read, error) = unsafe {
-            (openssl.ERR_clear_error)();
-            let read = (openssl.SSL_read)(ssl, place.cast(), len as c_int);
-            let error = if read > 0 { 0 } else { (openssl.SSL_get_error)(ssl, read) };
-            (openssl.ERR_clear_error)();
-            (read, error)
-        };
-        match usize::try_from(read) {
-            Ok(read) if read > 0 => r.add_early_data(read),
+        if !read(r, openssl, ssl)? {
             // A KeyUpdate or the like is no data.
-            _ if error == WANT_READ => return Ok(export::is_between_records(openssl, ssl)),
-            _ if error == ZERO_RETURN => return Err(Refusal::Closed.into()),
-            _ => return Err(Stop::Broken),
+            return Ok(export::is_between_records(openssl, ssl));
         }
     }
     Ok(true)
+}
+
+/// A session that cannot be handed over is not tunnelled either if OpenSSL has given it up, upon an alert or a bad record: it would
+/// write nothing more.
+fn refused(r: Request, openssl: &OpenSsl, ssl: *mut Ssl, refusal: Refusal) -> Stop {
+    if !export::may_be_broken(openssl, ssl) {
+        return Stop::Keep(refusal);
+    }
+    match refusal {
+        Refusal::Closed => Stop::Broken,
+        // What comes is early data of a tunnel.
+        _ => match read(r, openssl, ssl) {
+            Err(Stop::Broken) => Stop::Broken,
+            _ => Stop::Keep(refusal),
+        },
+    }
+}
+
+/// Reads of one record at most; false if nothing has come.
+fn read(r: Request, openssl: &OpenSsl, ssl: *mut Ssl) -> Result<bool, Stop> {
+    let (place, room) = r.early_room(MOST).map_err(|_| Refusal::Flood)?;
+    let len = room.min(RECORD);
+    if len == 0 {
+        return Err(Refusal::Flood.into());
+    }
+    // Anew each time, since a KeyUpdate turns it on.
+    read_ahead(openssl, ssl, false);
+    // SAFETY: a live connection, and room for `len` bytes, which is at most 2^14. c->recv would go on to the next record.
+    let (read, error) = unsafe {
+        (openssl.ERR_clear_error)();
+        let read = (openssl.SSL_read)(ssl, place.cast(), len as c_int);
+        let error = if read > 0 { 0 } else { (openssl.SSL_get_error)(ssl, read) };
+        (openssl.ERR_clear_error)();
+        (read, error)
+    };
+    match usize::try_from(read) {
+        Ok(read) if read > 0 => {
+            r.add_early_data(read);
+            Ok(true)
+        }
+        _ if error == WANT_READ => Ok(false),
+        _ if error == ZERO_RETURN => Err(Refusal::Closed.into()),
+        _ => Err(Stop::Broken),
+    }
 }

@@ -5,7 +5,7 @@ use core::ffi::{CStr, c_int};
 use handoff_protocol::tls::{Secret, State, Suite, Version};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::observed::{self, Observed};
+use super::observed::{self, Observed, Sent};
 use super::openssl::{Opaque, OpenSsl, Ssl};
 use super::refusal::Refusal;
 
@@ -63,6 +63,9 @@ pub fn check(openssl: &OpenSsl, ssl: *mut Ssl) -> Result<Protection, Refusal> {
         return Err(Refusal::Ktls);
     }
     let known = observed::of(openssl, ssl).ok_or(Refusal::Secrets)?;
+    if !known.is_counting(version) {
+        return Err(Refusal::Secrets);
+    }
     match version {
         Version::Tls13 => match (known.rx.secret(), known.tx.secret()) {
             (Some(_), Some(_)) => {}
@@ -79,6 +82,9 @@ pub fn check(openssl: &OpenSsl, ssl: *mut Ssl) -> Result<Protection, Refusal> {
 
 /// Whether OpenSSL stands between two records: nothing of the client's is decrypted or half read.
 pub fn is_between_records(openssl: &OpenSsl, ssl: *mut Ssl) -> bool {
+    if observed::of(openssl, ssl).is_none_or(|known| known.is_in_message) {
+        return false;
+    }
     // SAFETY: a live connection; the string is a literal of OpenSSL's. A header that has been read is not "pending", but the
     // state is no longer "read header" then.
     unsafe {
@@ -89,10 +95,21 @@ pub fn is_between_records(openssl: &OpenSsl, ssl: *mut Ssl) -> bool {
     }
 }
 
-/// Encodes the session's state into `out`, and returns its length. The caller zeroes it.
+/// Whether OpenSSL may have given the session up: it is in the handshake's state then, for good. So it is with a message of which
+/// four bytes are there, until the others are.
+pub fn may_be_broken(openssl: &OpenSsl, ssl: *mut Ssl) -> bool {
+    // SAFETY: a live connection. A request in 0-RTT data comes before the handshake's end.
+    unsafe {
+        (openssl.SSL_in_init)(ssl) != 0
+            && (openssl.SSL_get_early_data_status)(ssl) != EARLY_DATA_ACCEPTED
+    }
+}
+
+/// Encodes the session's state into `out`, and returns its length. The caller zeroes it. The 101 has been a record, and counted.
 pub fn export(
     openssl: &OpenSsl,
     ssl: *mut Ssl,
+    before_the_101: Sent,
     out: &mut [u8; State::MAX_LEN],
 ) -> Result<usize, Refusal> {
     let protection = check(openssl, ssl)?;
@@ -100,6 +117,9 @@ pub fn export(
         return Err(Refusal::Flood);
     }
     let known = observed::of(openssl, ssl).ok_or(Refusal::Secrets)?;
+    if known.sent() == before_the_101 {
+        return Err(Refusal::Secrets);
+    }
     let (rx_secret, tx_secret) = match protection.version {
         Version::Tls13 => traffic_secrets(known),
         Version::Tls12 => key_block(openssl, ssl, protection),

@@ -9,7 +9,7 @@ use core::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use handoff_protocol::tls::MAX_SECRET;
+use handoff_protocol::tls::{MAX_SECRET, Version};
 
 use super::openssl::{self, Keylog, OpenSsl, Ssl, SslCtx};
 
@@ -21,8 +21,12 @@ const CLASS_CTX: c_int = 1;
 const TLS13: c_int = 0x0304;
 /// `SSL3_RT_HEADER`: not a record's type, but what the callback is told of each record's header.
 const RECORD_HEADER: c_int = 0x100;
+/// `SSL3_RT_INNER_CONTENT_TYPE`: of each record of TLS 1.3 that has been opened, the type that was sealed in it.
+const INNER_TYPE: c_int = 0x101;
 /// `SSL3_RT_HANDSHAKE`
 const HANDSHAKE: c_int = 22;
+/// The same as a record's type.
+const HANDSHAKE_TYPE: u8 = 22;
 /// `SSL3_RT_CHANGE_CIPHER_SPEC`
 const CHANGE_CIPHER_SPEC: u8 = 20;
 /// `SSL3_MT_FINISHED`
@@ -53,6 +57,33 @@ pub struct Observed {
     pub tx: Direction,
     /// TLS 1.3: a new secret is due, and counted in [`DUE`].
     is_due: bool,
+    /// A record of the client's held a part of a handshake message, whose end has not come: OpenSSL keeps that part, and says
+    /// nothing of it before it has four bytes.
+    pub is_in_message: bool,
+}
+
+impl Observed {
+    /// Whether the callbacks still tell of the client's records: its request was in one. If not, another module has taken them
+    /// away; the numbers would stand still, and a nonce be used twice.
+    pub fn is_counting(&self, version: Version) -> bool {
+        match version {
+            Version::Tls13 => self.rx.seq > 0 || self.rx.updated > 0,
+            // The first was Finished.
+            Version::Tls12 => self.rx.seq > 1,
+        }
+    }
+
+    /// How far the records to the client are.
+    pub fn sent(&self) -> Sent {
+        Sent { seq: self.tx.seq, updated: self.tx.updated }
+    }
+}
+
+/// How far the records to a client are: each one changes it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    seq: u64,
+    updated: u32,
 }
 
 impl Direction {
@@ -295,7 +326,29 @@ fn note_secret(openssl: &OpenSsl, ssl: *mut Ssl, label: &[u8], secret: &[u8]) {
     rest(openssl, ssl);
 }
 
-/// A record's header, or a message, went by.
+/// OpenSSL has opened a record of the client's, or begun to.
+fn opens(openssl: &OpenSsl, ssl: *mut Ssl, kind: u8) {
+    // SAFETY: null, or what `mutable` has stored; no other reference exists during a callback.
+    if let (HANDSHAKE_TYPE, Some(known)) = (kind, unsafe { get(openssl, ssl).as_mut() }) {
+        known.is_in_message = true;
+    }
+}
+
+/// A whole message of the client's.
+fn message_received(openssl: &OpenSsl, ssl: *mut Ssl, kind: u8) {
+    // SAFETY: as above.
+    if let Some(known) = unsafe { get(openssl, ssl).as_mut() } {
+        known.is_in_message = false;
+    }
+    if kind == KEY_UPDATE {
+        // From 3.2 on the next keys have a buffer of their own, which takes over what is left in this one as soon as it is read
+        // from; and nothing tells how much that is. Reading ahead, it takes all of it at once.
+        // SAFETY: a live connection, whose next keys OpenSSL has not begun with.
+        unsafe { (openssl.SSL_set_read_ahead)(ssl, 1) };
+    }
+}
+
+/// A record's header, the type within, or a message, went by.
 unsafe extern "C" fn message(
     written: c_int,
     _version: c_int,
@@ -305,13 +358,22 @@ unsafe extern "C" fn message(
     ssl: *mut Ssl,
     _arg: *mut c_void,
 ) {
-    if (kind != RECORD_HEADER && kind != HANDSHAKE) || len == 0 || bytes.is_null() {
+    if !matches!(kind, RECORD_HEADER | INNER_TYPE | HANDSHAKE) || len == 0 || bytes.is_null() {
         return;
     }
     let Some(openssl) = openssl::get() else { return };
     // SAFETY: OpenSSL passes so many bytes.
     let first = unsafe { *bytes.cast::<u8>() };
+    if kind == INNER_TYPE {
+        if written == 0 {
+            opens(openssl, ssl, first);
+        }
+        return;
+    }
     if kind == HANDSHAKE {
+        if written == 0 {
+            message_received(openssl, ssl, first);
+        }
         // SAFETY: a live connection.
         let is_tls13 = || unsafe { (openssl.SSL_version)(ssl) } == TLS13;
         if (first == FINISHED || first == KEY_UPDATE) && is_tls13() {
@@ -323,6 +385,9 @@ unsafe extern "C" fn message(
             }
         }
         return;
+    }
+    if written == 0 {
+        opens(openssl, ssl, first);
     }
     if first != CHANGE_CIPHER_SPEC {
         if let Some(direction) = known(openssl, ssl, written) {
