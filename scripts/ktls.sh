@@ -48,7 +48,7 @@ print(tests["ws_handoff_backend"], tests["main"], tests["tests"], sep="\n")')
         echo "The tests of kernel TLS, under Linux $(uname -r)"
         # One at a time: the kernel's counters are everybody's.
         "${programs[0]}" --test-threads=1 engine::kernel
-        WS_HANDOFF_TLS=kernel "${programs[1]}" --test-threads=1 engine_tls::
+        "${programs[1]}" --test-threads=1 engine_tls::
         "${programs[2]}" --test-threads=1 "$@"
         "${autobahn[@]}"
     else
@@ -56,7 +56,7 @@ print(tests["ws_handoff_backend"], tests["main"], tests["tests"], sep="\n")')
         echo "This kernel has no TLS: the tests of it, under User Mode Linux $("$uml/usr/bin/linux.uml" --version)"
         local serial=(--color=never --test-threads=1)
         boot bash -ec "$(printf '%q ' "${programs[0]}" "${serial[@]}" engine::kernel)
-            WS_HANDOFF_TLS=kernel $(printf '%q ' "${programs[1]}" "${serial[@]}" engine_tls::)
+            $(printf '%q ' "${programs[1]}" "${serial[@]}" engine_tls::)
             $(printf '%q ' "${programs[2]}" "${serial[@]}" "$@")
             $(printf '%q ' "${autobahn[@]}")"
     fi

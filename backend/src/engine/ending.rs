@@ -132,7 +132,12 @@ impl<H: Handler> Thread<H> {
             self.closing.pop_front();
             let phase = self.slab.get_mut(key).map(|connection| connection.phase);
             if matches!(phase, Some(Phase::Closing(_))) {
-                self.lose(key);
+                // The kernel may still have the close, and what was before it.
+                if self.is_leaving(key) {
+                    self.closing.push_back((self.now, key));
+                } else {
+                    self.lose(key);
+                }
             }
         }
         while let Some((since, key)) = self.lingering.front().copied() {

@@ -131,11 +131,13 @@ impl KernelTls {
             attached.and_then(|()| socket::set_receiving(client, &session.receiving()))
         {
             // No such module, or a kernel without it. A suite that is missing says the same, but with what is attached.
-            if attached.is_err_and(|error| matches!(error, Errno::NOENT | Errno::NOPROTOOPT)) {
-                traffic.tls_fallbacks.unavailable += 1;
-                self.complain();
-            } else {
-                traffic.tls_fallbacks.socket += 1;
+            match (attached, error) {
+                (Err(_), Errno::NOENT | Errno::NOPROTOOPT) => {
+                    traffic.tls_fallbacks.unavailable += 1;
+                    self.complain();
+                }
+                (Ok(()), Errno::NOENT | Errno::INVAL) => traffic.tls_fallbacks.suite += 1,
+                _ => traffic.tls_fallbacks.socket += 1,
             }
             tracing::debug!(?protection, "the kernel does not take a TLS session: {error}");
             return Placed::in_user_space(session, traffic);
@@ -150,9 +152,12 @@ impl KernelTls {
             return Placed { flags, ..Placed::in_user_space(session, traffic) };
         }
         flags.set(Flags::SENDS, true);
-        // Where it is not known whether other keys are taken, that is tried when they are needed.
-        let secrets = session.secrets().filter(|_| found.is_none_or(|found| found.changes_keys));
-        if let Some(secrets) = secrets {
+        // Where it is not known whether other keys are taken, the same ones tell: before Linux 6.14 a second time is one too many.
+        let changes_keys = || match found {
+            Some(found) => found.changes_keys,
+            None => socket::set_sending(client, &session.sending()).is_ok(),
+        };
+        if let Some(secrets) = session.secrets().filter(|_| changes_keys()) {
             state.secrets.insert(client.as_raw_fd(), Box::new(secrets));
         }
         traffic.tls_kernel += 1;
@@ -202,8 +207,13 @@ pub(crate) fn update_sending<S>(
         Err(error) => return Err(error),
     }
     connection.flags.set(Flags::OWES_KEY_UPDATE, false);
-    socket::set_sending(client, &secrets.next_sending().ok_or(Errno::INVAL)?)?;
-    Ok(true)
+    let changed = secrets.next_sending().ok_or(Errno::INVAL);
+    let changed = changed.and_then(|next| socket::set_sending(client, &next));
+    if changed.is_err() {
+        // The client opens nothing more with the present ones.
+        connection.flags.set(Flags::HAS_PARTED, true);
+    }
+    changed.map(|()| true)
 }
 
 const ALL: [(Version, u16); 6] = [
@@ -249,9 +259,13 @@ fn probe() -> io::Result<Found> {
 
 /// A session that nobody has.
 fn example(version: Version, suite: u16) -> Option<Session> {
+    Session::new(&example_state(version, suite)?).ok()
+}
+
+fn example_state(version: Version, suite: u16) -> Option<State> {
     let len = Suite::from_number(version, suite)?.secret_len(version);
     let secret = Secret::new([0x5a; 48].get(..len)?)?;
-    let state = State {
+    Some(State {
         version,
         suite,
         rx_seq: 0,
@@ -259,78 +273,8 @@ fn example(version: Version, suite: u16) -> Option<Session> {
         rx_secret: secret.clone(),
         tx_secret: secret,
         owes_key_update: false,
-    };
-    Session::new(&state).ok()
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::time::{Duration, Instant};
-
-    use handoff_tls::Closed;
-
-    use super::super::connection::{Phase, Rate};
-    use super::super::groups::Memberships;
-    use super::super::transmit::{Scratch, transmit};
-    use super::*;
-
-    #[test]
-    fn there_is_an_example_of_each_protection() {
-        let suites: Vec<_> =
-            ALL.map(|(version, suite)| example(version, suite)).into_iter().flatten().collect();
-        assert_eq!(suites.len(), ALL.len());
-    }
-
-    #[test]
-    fn alert_for_a_bad_record_leaves_where_the_kernel_only_opens() {
-        if !std::path::Path::new("/proc/net/tls_stat").exists() {
-            eprintln!("NOT TESTED: make test-ktls does, under a kernel that has TLS");
-            return;
-        }
-        let (version, suite) = ALL[0];
-        let [ours, mut clients] = [(); 2].map(|()| Box::new(example(version, suite).expect("one")));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-        let mut client =
-            TcpStream::connect(listener.local_addr().expect("an address")).expect("connect");
-        let (socket, _) = listener.accept().expect("accept");
-        socket::attach(&socket).expect("TLS");
-        socket::set_receiving(&socket, &ours.receiving()).expect("a key");
-        let mut flags = Flags::default();
-        flags.set(Flags::RECEIVES, true);
-        flags.set(Flags::TLS_1_3, true);
-        let mut connection = Connection {
-            socket: socket.into(),
-            seen: 0,
-            pinged: 0,
-            memberships: Memberships::NONE,
-            rate: Rate::default(),
-            phase: Phase::Open,
-            in_ready: false,
-            flags,
-            agreement: None,
-            state: Some(()),
-            tls: Some(ours),
-            busy: None,
-        };
-
-        // Longer than a record may be: the kernel finds that out without being asked for it.
-        client.write_all(&[23, 3, 3, 0xff, 0xff]).expect("sent");
-        let (begun, mut frames) = (Instant::now(), 0);
-        while !connection.is_refused() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "nobody has noticed");
-            frames += 1;
-            let frame: &[u8] = b"frame";
-            let sent = transmit(&mut connection, [frame].into_iter(), &mut Scratch::default());
-            assert_eq!(sent, Ok(5));
-        }
-
-        // Each record has a header, a type and a tag.
-        let mut records = vec![0; (5 + 5 + 1 + 16) * frames + (5 + 2 + 1 + 16)];
-        client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-        client.read_exact(&mut records).expect("the frames, and an alert");
-        let opened = clients.open(&mut records);
-        assert_eq!((opened.used, opened.data), (records.len(), 5 * frames));
-        assert_eq!(opened.closed, Some(Closed::Alert(22)), "record_overflow");
-    }
-}
+mod tests;

@@ -11,7 +11,12 @@ use zeroize::Zeroizing;
 
 /// Attaches the kernel's TLS to a connected TCP socket, which goes on as before until it is given keys.
 pub(crate) fn attach(socket: impl AsFd) -> Result<(), Errno> {
-    set(socket.as_fd(), libc::SOL_TCP, libc::TCP_ULP, b"tls")
+    match set(socket.as_fd(), libc::SOL_TCP, libc::TCP_ULP, b"tls") {
+        // It is there: an OpenSSL with kernel TLS (Ubuntu 22.04's) attaches it to each socket, and uses it for none unless it is
+        // told to. Another one than TLS refuses keys.
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
 }
 
 /// From here on the kernel opens what comes: what is in the socket's queue as well.

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use handoff_tls::{State, Version};
 use nix::sys::signal::Signal;
 
-use super::{all_are_gone, closed, wss};
+use super::{IN_USER_SPACE, all_are_gone, closed, wss};
 use crate::fake::client::{BINARY, CLOSE, Client, FIN, PING, TEXT, frame};
 use crate::fake::is_at_end;
 use crate::fake::program::{Program, is_strict, wait_until};
@@ -124,7 +124,7 @@ fn keys_that_wear_out_close_with_1001_in_order() {
     if !is_strict() {
         return;
     }
-    let program = Program::start(&["--max-message-size", "1m"]);
+    let program = Program::start(&[&IN_USER_SPACE[..], &["--max-message-size", "1m"]].concat());
     let mut count = 0.0;
     for protection in PROTECTIONS.into_iter().filter(|(version, _)| *version == Version::Tls12) {
         let has_limit = protection.1 != 0xcca9;
@@ -177,7 +177,7 @@ fn a_listeners_keys_wear_out_too() {
         return;
     }
     let arguments = ["--app", "broadcast", "--ping-interval", "1", "--max-queue", "8m"];
-    let program = Program::start(&arguments);
+    let program = Program::start(&[&IN_USER_SPACE[..], &arguments].concat());
     let state = State { tx_seq: MOST - 40, ..state(PROTECTIONS[3]) };
     let mut listener = Way::default().bring_raw(&program.socket(), "/", &state);
     let mut speaker = wss(&program, "/");
@@ -197,7 +197,7 @@ fn tls_13_keys_do_not_wear_out() {
     if !is_strict() {
         return;
     }
-    let program = Program::start(&["--max-message-size", "1m"]);
+    let program = Program::start(&[&IN_USER_SPACE[..], &["--max-message-size", "1m"]].concat());
     for protection in PROTECTIONS.into_iter().filter(|(version, _)| *version == Version::Tls13) {
         let worn = State { rx_seq: MOST, tx_seq: (1 << 24) - 20, ..state(protection) };
         let mut client = Way::default().bring_raw(&program.socket(), "/", &worn);

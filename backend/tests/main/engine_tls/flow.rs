@@ -52,7 +52,9 @@ fn an_echo_loses_doubles_and_reorders_nothing() {
                 };
                 let writer = client.stream.try_clone();
                 scope.spawn(move || {
-                    if n % 2 == 0 && suite.tls13().is_some() {
+                    // A kernel before Linux 6.14 would end those.
+                    let may_update = !program.log().contains("changes_keys=false");
+                    if n % 2 == 0 && suite.tls13().is_some() && may_update {
                         say(Updating(writer, Random::new(seed)), seed, each, skip);
                     } else {
                         say(writer, seed, each, skip);

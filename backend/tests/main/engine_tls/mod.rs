@@ -17,6 +17,14 @@ fn wss(program: &Program, target: &str) -> Client<Tls> {
     Way::default().bring(&program.socket(), target, suites()[0])
 }
 
+/// What this is about is the record layer in user space, whoever carries sessions otherwise.
+const IN_USER_SPACE: [&str; 2] = ["--tls", "user"];
+
+/// Whether the kernel carries sessions (`make test-ktls`): its records are as long as it likes, and its alerts fewer.
+fn kernel_carries() -> bool {
+    std::env::var("WS_HANDOFF_TEST_TLS").is_ok_and(|carrier| carrier == "kernel")
+}
+
 /// Nobody is left.
 fn all_are_gone(program: &Program) {
     wait_until("all are gone", || program.metric("websocket_connections_active") == 0.0);

@@ -147,6 +147,9 @@ pub fn command() -> Command {
         command.env_remove(name);
     }
     command.env("WS_HANDOFF_ENGINE", engine());
+    if let Ok(carrier) = std::env::var("WS_HANDOFF_TEST_TLS") {
+        command.env("WS_HANDOFF_TLS", carrier);
+    }
     command
 }
 
