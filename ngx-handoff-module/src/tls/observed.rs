@@ -326,11 +326,12 @@ fn note_secret(openssl: &OpenSsl, ssl: *mut Ssl, label: &[u8], secret: &[u8]) {
     rest(openssl, ssl);
 }
 
-/// OpenSSL has opened a record of the client's, or begun to.
+/// OpenSSL has opened a record of the client's, or begun to. Nothing else may come between the parts of a message (RFC 8446
+/// section 5.1): behind a renegotiation that OpenSSL has refused, which it does not report as a message, the client's data tell.
 fn opens(openssl: &OpenSsl, ssl: *mut Ssl, kind: u8) {
     // SAFETY: null, or what `mutable` has stored; no other reference exists during a callback.
-    if let (HANDSHAKE_TYPE, Some(known)) = (kind, unsafe { get(openssl, ssl).as_mut() }) {
-        known.is_in_message = true;
+    if let Some(known) = unsafe { get(openssl, ssl).as_mut() } {
+        known.is_in_message = kind == HANDSHAKE_TYPE;
     }
 }
 
