@@ -58,6 +58,12 @@ pub fn registrations(pid: i32) -> usize {
         .sum()
 }
 
+/// Whether nginx runs under what looks for errors of memory, and so keeps what it has freed, and frames of functions that have
+/// returned: `WS_HANDOFF_TEST_WEIGHT` is `any` then.
+pub fn keeps_what_it_frees() -> bool {
+    std::env::var_os("WS_HANDOFF_TEST_WEIGHT").is_some_and(|value| value == "any")
+}
+
 /// How much memory a process had at some moment.
 pub struct Weight {
     pid: i32,
@@ -69,10 +75,9 @@ impl Weight {
         Weight { pid, resident: resident(pid) }
     }
 
-    /// Insists that it has grown by less than so many bytes, unless `WS_HANDOFF_TEST_WEIGHT` is `any`: under what looks
-    /// for errors of memory, a process keeps what it has freed.
+    /// Insists that it has grown by less than so many bytes, unless it [keeps what it frees](keeps_what_it_frees).
     pub fn has_grown_by_less_than(&self, limit: u64, what: &str) {
-        if std::env::var_os("WS_HANDOFF_TEST_WEIGHT").is_some_and(|value| value == "any") {
+        if keeps_what_it_frees() {
             return;
         }
         let grown = resident(self.pid).saturating_sub(self.resident);
