@@ -36,7 +36,8 @@ impl Secret {
 /// there, which no destructor knows of. What the caller itself has on its stack is its own caller's to cleanse.
 #[inline(never)]
 pub fn cleanse_stack() {
-    [0u8; 16 * 1024].zeroize();
+    // Eight bytes at a time: 2,048 writes that the compiler may not leave out.
+    [0u64; 16 * 1024 / 8].zeroize();
 }
 
 impl fmt::Debug for Secret {
