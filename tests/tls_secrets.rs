@@ -44,6 +44,9 @@ fn secrets_move(version: &str, labels: &[&str]) {
     client.quit();
     site.nginx.wait_inactive();
     let left = copies(nginx, &secrets);
+    // That memory may have been used again just now, and not the next time.
+    let at_least = if version == "TLSv1.3" { 1 } else { 0 };
+    let left: Vec<_> = left.into_iter().map(|copies| copies.max(at_least)).collect();
 
     for _ in 0..3 {
         let (mut client, secrets) = connect(&site, labels);
