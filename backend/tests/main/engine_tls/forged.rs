@@ -144,8 +144,8 @@ fn forged_records_end_a_connection_that_is_closing() {
     if !is_strict() {
         return;
     }
-    let arguments = ["--app", "hello", "--idle-timeout", "1", "--ping-interval", "0"];
-    let program = Program::start(&arguments);
+    let program =
+        Program::start(&["--app", "hello", "--idle-timeout", "1", "--ping-interval", "0"]);
     for protection in PROTECTIONS {
         let mut client = Way::default().bring_raw(&program.socket(), "/", &state(protection));
         while client.receive().0 != FIN | CLOSE {}
